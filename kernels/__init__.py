@@ -1,0 +1,9 @@
+"""Array in, array out: the operations, and nothing about cores, depths or files."""
+
+from lithostream.kernels.roi import core_roi
+from lithostream.kernels.segments import segment_stats
+from lithostream.kernels.superpixels import slic
+from lithostream.kernels.tiling import tiles
+from lithostream.kernels.unmixing import nnls
+
+__all__ = ["core_roi", "nnls", "segment_stats", "slic", "tiles"]

@@ -1,0 +1,33 @@
+"""Typed face of the compiled module; the contracts are checked in the operation's own package."""
+
+import numpy as np
+import numpy.typing as npt
+
+def segment_stats(
+    labels: npt.NDArray[np.int32],
+    channels: npt.NDArray[np.float32],
+    count: npt.NDArray[np.int64],
+    mean: npt.NDArray[np.float64],
+    variance: npt.NDArray[np.float64],
+    box: npt.NDArray[np.int32],
+    centroid: npt.NDArray[np.float64],
+) -> None: ...
+def slic(
+    image: npt.NDArray[np.uint8],
+    mask: npt.NDArray[np.bool_] | None,
+    box: tuple[int, int, int, int],
+    cells: tuple[int, int],
+    weight: int,
+    min_size: int,
+    labels: npt.NDArray[np.int32],
+) -> None: ...
+def nnls(
+    spectra: npt.NDArray[np.float64],
+    endmembers: npt.NDArray[np.float64],
+    weights: npt.NDArray[np.float64],
+    sum_to_one: bool,
+    ridge: float,
+    abundances: npt.NDArray[np.float64],
+    residual: npt.NDArray[np.float64],
+    flags: npt.NDArray[np.uint8],
+) -> None: ...

@@ -1,0 +1,108 @@
+"""Region of interest: which pixels of a core image are core.
+
+A colour rule tells what each pixel shows (`rules`), then geometry decides, all of it from pixels nearby:
+
+1. A dark place no wider than `crack_px` belongs to the core; one that holds a wider square is a void.
+2. Foreign matter (foam, pins, caps, labels) is closed over ink and slits narrower than a crack, then grown by a
+   rim of a quarter of a crack for its shadow and blurred border.
+3. Lateral limits: first and last run of `crack_px` solid pixels, median over the rows within `crack_px`, drawn in
+   by the same rim, since a split core is smeared along its liner. Outside lies the frame.
+4. A row counts when one stretch of it, not interrupted by a foreign body wider than a crack, holds enough core.
+   Two pieces beside a foam block do not add up, two pieces beside a plug hole do. Enough is a share of the width
+   between the limits, or of half the picture where they enclose less, so a scrap in a dark frame is no row.
+"""
+
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numba.core.dispatcher import Dispatcher
+
+from lithostream.kernels.arrays import check_array
+from lithostream.kernels.errors import ContractError
+from lithostream.kernels.roi.cpu import core_mask
+from lithostream.kernels.roi.rules import RULES, Rule, classify
+
+__all__ = ["RULES", "Roi", "Rule", "core_roi"]
+
+OUTSIDE: Final = 3
+"""Class code of a pixel that `alpha` takes out: neither core, nor dark, nor foreign."""
+
+
+class Roi(NamedTuple):
+    """The core part of an image.
+
+    Attributes
+    ----------
+    mask : bool [H, W]
+        Pixels that are core.
+    rows : bool [H]
+        Rows that hold core.
+    box : (y0, x0, y1, x1) or None
+        Smallest half-open rectangle around the mask; None where there is no core.
+    """
+
+    mask: npt.NDArray[np.bool_]
+    rows: npt.NDArray[np.bool_]
+    box: tuple[int, int, int, int] | None
+
+
+def core_roi(
+    image: npt.NDArray[np.uint8],
+    *,
+    rule: str | Rule = "sediment",
+    crack_px: int,
+    min_row_fraction: float = 0.5,
+    alpha: npt.NDArray[np.bool_] | None = None,
+) -> Roi:
+    """Find the pixels of a core image that show core.
+
+    A row of the mask depends on the `2 * crack_px + 1` image rows above and below it, so a window with that
+    much halo gives the same mask as the whole image. Cost: linear in the pixels.
+
+    Parameters
+    ----------
+    image : uint8 [H, W, 3]
+        Rows along the core, any strides.
+    rule : str or compiled function
+        A key of `RULES`, or an own `numba.njit` function of (r, g, b) that returns a class code.
+    crack_px : int
+        Widest dark slit that still counts as core, at least 1; also the scale of every other distance.
+    min_row_fraction : float
+        Share of the width, 0..1, that the best stretch of a row must hold.
+    alpha : bool [H, W], optional
+        False where a pixel is outside the picture and thus never core.
+
+    Raises
+    ------
+    ContractError
+        Where an argument breaks the contract above.
+    """
+    check_array("image", image, dtype=np.uint8, shape=(None, None, 3))
+    if crack_px < 1:
+        raise ContractError(f"crack_px: expected at least 1, got {crack_px}")
+    if not 0 <= min_row_fraction <= 1:
+        raise ContractError(f"min_row_fraction: expected 0..1, got {min_row_fraction}")
+    classes = classify(image, _compiled(rule))
+    if alpha is not None:
+        classes[~check_array("alpha", alpha, dtype=np.bool_, shape=image.shape[:2])] = OUTSIDE
+    mask: npt.NDArray[np.bool_] = core_mask(classes, crack_px, min_row_fraction)
+    return bounded(mask)
+
+
+def bounded(mask: npt.NDArray[np.bool_]) -> Roi:
+    """Add rows and box to a mask."""
+    rows: npt.NDArray[np.bool_] = np.any(mask, axis=1)
+    y, x = np.flatnonzero(rows), np.flatnonzero(mask.any(axis=0))
+    box = (int(y[0]), int(x[0]), int(y[-1]) + 1, int(x[-1]) + 1) if len(y) else None
+    return Roi(mask, rows, box)
+
+
+def _compiled(rule: str | Rule) -> Rule:
+    if isinstance(rule, str):
+        if rule not in RULES:
+            raise ContractError(f"rule: expected one of {sorted(RULES)}, got {rule!r}")
+        return RULES[rule]
+    if not isinstance(rule, Dispatcher):
+        raise ContractError(f"rule: expected a name or a function compiled with numba.njit, got {rule!r}")
+    return rule
