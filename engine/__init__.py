@@ -1,0 +1,1 @@
+"""Run time: from scanner files to depth-registered tables. Never imports torch."""

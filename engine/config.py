@@ -1,0 +1,87 @@
+"""Settings of a run: one schema for the command line, a TOML file and the API."""
+
+import tomllib
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lithostream.engine.errors import ConfigError
+
+
+class StrictModel(BaseModel):
+    """Base of every configuration schema: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RunSettings(StrictModel):
+    """What a run may vary.
+
+    Attributes
+    ----------
+    interval_cm : float
+        Depth step of the interval table.
+    window_cm : float
+        Depth span that ROI and superpixels see at once; part of the result's definition.
+    min_core_fraction : float
+        Share of core pixels below which a tile is not predicted.
+    superpixels_per_cm2 : float
+        Superpixel density.
+    compactness : float
+        Weight of distance against colour in superpixels, as in SLIC.
+    roi : {"sediment", "box"}
+        Colour rule that tells core from what surrounds it.
+    slab_rows : int
+        Rows decoded at once; never changes a result.
+    batch : int
+        Tiles per model call; never changes a result.
+    threads : int
+        Threads of the inference runtime; never changes a result.
+    """
+
+    interval_cm: float = Field(default=1.0, gt=0, le=100)
+    window_cm: float = Field(default=8.0, gt=0, le=100)
+    min_core_fraction: float = Field(default=0.6, gt=0, le=1)
+    superpixels_per_cm2: float = Field(default=4.0, gt=0, le=400)
+    compactness: float = Field(default=10.0, gt=0, le=1000)
+    roi: Literal["sediment", "box"] = "sediment"
+    slab_rows: int = Field(default=512, ge=1)
+    batch: int = Field(default=64, ge=1, le=4096)
+    threads: int = Field(default=2, ge=1, le=256)
+
+
+SettingsModel = TypeVar("SettingsModel", bound=StrictModel)
+
+
+def load_toml(path: Path, model: type[SettingsModel]) -> SettingsModel:
+    """Read a TOML file into a schema.
+
+    Raises
+    ------
+    ConfigError
+        Naming the file, the key, what is wrong, and the nearest known key.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", file=path, fix="check the path") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"not TOML: {error}", file=path, fix="correct the line") from error
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise explain(error, model, path) from error
+
+
+def explain(error: ValidationError, model: type[BaseModel], path: Path | None) -> ConfigError:
+    """Turn a schema error into one that names the key and the nearest known one."""
+    first = error.errors()[0]
+    key = str(first["loc"][-1]) if first["loc"] else ""
+    fix = "correct the value"
+    if first["type"] == "extra_forbidden":
+        near = get_close_matches(key, list(model.model_fields), n=1)
+        fix = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(model.model_fields)}"
+    place = ".".join(str(part) for part in first["loc"])
+    return ConfigError(f"{first['msg']}, got {first['input']!r}", file=path, place=place, fix=fix)

@@ -1,0 +1,1 @@
+"""The core job: sections, grids, stages and interval tables."""

@@ -1,0 +1,141 @@
+"""A section's results as the columns of its three tables."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from lithostream.engine.bundle import Bundle
+from lithostream.engine.core.process import SectionResult
+from lithostream.engine.core.tables import (
+    DRY_WEIGHT_PCT,
+    VOLUME_PCT,
+    WIDTH_PCT,
+    build_table,
+    interval_fields,
+    segment_fields,
+    tile_fields,
+)
+from lithostream.engine.core.unmix import MineralFlag
+
+CM_PER_M = 100.0
+
+Columns = dict[str, npt.NDArray[Any]]
+
+
+def section_tables(result: SectionResult, bundle: Bundle) -> dict[str, pa.Table]:
+    """Return the tables `intervals`, `tiles` and `segments` of a section."""
+    section, manifest = result.section, bundle.manifest
+    provenance = {
+        "section": section.name,
+        "image": section.image.name,
+        "px_per_cm": repr(section.px_per_cm),
+        "scale_source": section.scale_source,
+        "bundle": manifest.name,
+        "bundle_sha256": bundle.sha256,
+        "regime": manifest.regime,
+    }
+    targets, minerals = bundle.targets, manifest.minerals
+    return {
+        "intervals": build_table(interval_fields(targets, minerals), _intervals(result, bundle), provenance),
+        "tiles": build_table(tile_fields(targets), _tiles(result, bundle), provenance),
+        "segments": build_table(segment_fields(targets, minerals), _segments(result, bundle), provenance),
+    }
+
+
+def _repeat(value: str | None, count: int) -> npt.NDArray[Any]:
+    return np.full(count, value, object)
+
+
+def _intervals(result: SectionResult, bundle: Bundle) -> Columns:
+    section, grid, found = result.section, result.grid, result.intervals
+    edges = grid.interval_rows
+    count = len(edges) - 1
+    top, base = grid.depth_cm(edges[:-1]), grid.depth_cm(edges[1:])
+    hole_top_m = np.nan if section.hole_top_m is None else section.hole_top_m
+    ends = np.zeros(count, bool)
+    for joined in found.measured.values():
+        ends |= joined.section_end
+    ends[[0, -1]] = True
+    columns: Columns = {
+        "section": _repeat(section.name, count),
+        "hole": _repeat(section.hole, count),
+        "interval": np.arange(count),
+        "top_cm": top,
+        "base_cm": base,
+        "top_m": hole_top_m + top / CM_PER_M,
+        "base_m": hole_top_m + base / CM_PER_M,
+        "depth_scale": _repeat(section.depth_scale, count),
+        "depth_method": _repeat(section.depth_method, count),
+        "px_per_cm": np.full(count, section.px_per_cm),
+        "scale_source": _repeat(section.scale_source, count),
+        "core_fraction": found.core_fraction,
+        "tile_count": found.tile_count,
+        "unmixing_residual": found.residual,
+        "out_of_domain": found.out_of_domain,
+        "no_core": found.no_core,
+        "partial": np.diff(edges) < np.floor(grid.interval_cm * grid.px_per_cm),
+        "section_end": ends,
+        "underdetermined": found.underdetermined,
+    }
+    for place, output in enumerate(bundle.manifest.outputs):
+        mean = found.mean[:, place]
+        measured = found.measured.get(output.name)
+        columns[output.name] = mean
+        columns[f"{output.name}_low"] = mean - output.half_width_90
+        columns[f"{output.name}_high"] = mean + output.half_width_90
+        columns[f"{output.name}_std"] = found.std[:, place]
+        columns[f"{output.name}_measured"] = measured.value if measured else np.full(count, np.nan)
+    for place, mineral in enumerate(bundle.manifest.minerals):
+        columns[f"{mineral}{VOLUME_PCT}"] = found.volume_pct[:, place]
+        columns[f"{mineral}{DRY_WEIGHT_PCT}"] = found.dry_weight_pct[:, place]
+        columns[f"{mineral}{WIDTH_PCT}"] = found.width_pct[:, place]
+    return columns
+
+
+def _tiles(result: SectionResult, bundle: Bundle) -> Columns:
+    grid, tiles = result.grid, result.tiles
+    rows, cols = grid.tile_rows, grid.tile_cols
+    columns: Columns = {
+        "section": _repeat(result.section.name, len(tiles.row)),
+        "tile_row": tiles.row,
+        "tile_col": tiles.col,
+        "top_cm": grid.depth_cm(rows[tiles.row]),
+        "base_cm": grid.depth_cm(rows[tiles.row + 1]),
+        "left_cm": cols[tiles.col] / grid.px_per_cm,
+        "right_cm": cols[tiles.col + 1] / grid.px_per_cm,
+        "core_fraction": tiles.core_fraction,
+        "ood_distance": tiles.distance,
+        "out_of_domain": tiles.out_of_domain,
+    }
+    return columns | dict(zip(bundle.targets, tiles.properties.T, strict=True))
+
+
+def _segments(result: SectionResult, bundle: Bundle) -> Columns:
+    grid, segments, minerals = result.grid, result.segments, result.minerals
+    count = len(segments.area_px)
+    columns: Columns = {
+        "section": _repeat(result.section.name, count),
+        "segment": np.arange(count),
+        "window": segments.window,
+        "area_px": segments.area_px,
+        # A pixel's centre lies half a pixel beyond its index.
+        "centroid_cm": grid.depth_cm(segments.centroid[:, 0] + 0.5),
+        "centroid_left_cm": (segments.centroid[:, 1] + 0.5) / grid.px_per_cm,
+        "top_cm": grid.depth_cm(segments.box[:, 0]),
+        "base_cm": grid.depth_cm(segments.box[:, 2]),
+        "left_cm": segments.box[:, 1] / grid.px_per_cm,
+        "right_cm": segments.box[:, 3] / grid.px_per_cm,
+        "unmixing_residual": minerals.residual,
+        "out_of_domain": result.segment_out_of_domain,
+        "underdetermined": (minerals.flags & MineralFlag.UNDERDETERMINED) > 0,
+    }
+    for place, colour in enumerate(("red", "green", "blue")):
+        columns[colour] = segments.colour[:, place]
+        columns[f"{colour}_std"] = segments.colour_std[:, place]
+    values = segments.values[:, :-1]
+    columns |= dict(zip(bundle.targets, values.T, strict=True))
+    for place, mineral in enumerate(bundle.manifest.minerals):
+        columns[f"{mineral}{VOLUME_PCT}"] = minerals.volume_pct[:, place]
+    return columns

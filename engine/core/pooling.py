@@ -1,0 +1,109 @@
+"""Superpixels of one window, and what lies in each of them."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from lithostream.engine.config import RunSettings
+from lithostream.engine.core.grid import Grid
+from lithostream.engine.core.windows import Window, WindowTiles
+from lithostream.kernels import segment_stats, slic
+
+
+class WindowSegments(NamedTuple):
+    """The segments of one window.
+
+    Attributes
+    ----------
+    window : int64 [S]
+        Number of the window.
+    area_px : int64 [S]
+    box : int64 [S, 4]
+        (y0, x0, y1, x1) in section pixels, half-open.
+    centroid : float64 [S, 2]
+        (y, x) in section pixels.
+    colour, colour_std : float64 [S, 3]
+        sRGB 0..255.
+    values : float64 [S, C]
+        Means of the tile values, NaN where no tile was predicted.
+    interval_pixels : int64 [Q, 3]
+        Rows of (segment index, interval, pixels shared).
+    """
+
+    window: npt.NDArray[np.int64]
+    area_px: npt.NDArray[np.int64]
+    box: npt.NDArray[np.int64]
+    centroid: npt.NDArray[np.float64]
+    colour: npt.NDArray[np.float64]
+    colour_std: npt.NDArray[np.float64]
+    values: npt.NDArray[np.float64]
+    interval_pixels: npt.NDArray[np.int64]
+
+
+def pool(
+    window: Window,
+    grid: Grid,
+    found: WindowTiles,
+    values: npt.NDArray[np.float32],
+    settings: RunSettings,
+) -> WindowSegments:
+    """Cut a window into superpixels and pool colour and tile values over each.
+
+    Parameters
+    ----------
+    window : Window
+    grid : Grid
+    found : WindowTiles
+    values : float32 [N, C]
+        One row per tile of `found`.
+    settings : RunSettings
+    """
+    area_cm2 = np.count_nonzero(window.mask) / grid.px_per_cm**2
+    labels = slic(
+        window.rgb,
+        n_segments=max(1, round(area_cm2 * settings.superpixels_per_cm2)),
+        compactness=settings.compactness,
+        mask=window.mask,
+    )
+    plane = _spread(window, grid, found, values)
+    stats = segment_stats(labels, np.concatenate([window.rgb.astype(np.float32), plane], axis=2))
+    corner = np.array([window.row_px, 0])
+    return WindowSegments(
+        np.full(len(stats.count), window.index),
+        stats.count,
+        stats.box + np.tile(corner, 2),
+        stats.centroid + corner,
+        stats.mean[:, :3],
+        np.sqrt(stats.variance[:, :3]),
+        stats.mean[:, 3:],
+        _interval_pixels(labels, window.row_px, grid.interval_rows),
+    )
+
+
+def _spread(
+    window: Window, grid: Grid, found: WindowTiles, values: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Give every pixel the values of its tile, float32 [H, W, C]; NaN outside valid tiles."""
+    rows, cols = grid.tile_rows, grid.tile_cols
+    cells = np.full((len(rows), len(cols), values.shape[1]), np.nan, np.float32)
+    cells[found.row, found.col] = values
+    height, width = window.mask.shape
+    row = np.searchsorted(rows, np.arange(height) + window.row_px, side="right") - 1
+    col = np.searchsorted(cols, np.arange(width), side="right") - 1
+    plane: npt.NDArray[np.float32] = cells[row[:, None], col]  # the last row and column of cells stay NaN
+    return plane
+
+
+def _interval_pixels(
+    labels: npt.NDArray[np.int32], row_px: int, interval_rows: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    height, _width = labels.shape
+    interval = np.searchsorted(interval_rows, np.arange(height) + row_px, side="right") - 1
+    first, last = int(interval[0]), int(interval[-1])
+    keys = labels.astype(np.int64) * (last - first + 1) + (interval - first)[:, None]
+    counts = np.bincount(keys.ravel(), minlength=(int(labels.max()) + 1) * (last - first + 1))
+    label, place = np.divmod(np.flatnonzero(counts), last - first + 1)
+    inside = label > 0
+    pairs = np.stack([label - 1, place + first, counts[np.flatnonzero(counts)]], axis=1)
+    return pairs[inside].astype(np.int64)

@@ -1,0 +1,295 @@
+"""One section from image to tables: the stages in the order the data flows."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from lithostream.engine.bundle import Bundle
+from lithostream.engine.config import RunSettings
+from lithostream.engine.core.aggregate import overlap, segments_to_intervals, tiles_to_intervals
+from lithostream.engine.core.grid import Grid
+from lithostream.engine.core.join import Joined, join
+from lithostream.engine.core.minerals import Endmembers
+from lithostream.engine.core.pooling import WindowSegments, pool
+from lithostream.engine.core.section import Section
+from lithostream.engine.core.unmix import MineralFlag, MineralResult, unmix_properties
+from lithostream.engine.core.windows import (
+    Window,
+    WindowTiles,
+    open_section,
+    section_grid,
+    window_tiles,
+    windows,
+)
+from lithostream.engine.inference import Session
+from lithostream.engine.io.mscl import SensorLog, read_log
+
+# A weak prior on each volume fraction, of standard deviation 0.3 around an even mixture: it decides only what
+# the properties leave open, which `width_pct` states.
+PRIOR_RIDGE = 0.3**-2
+NORMAL_90 = 1.6449  # half width of the central 90 % of a normal distribution, in standard deviations
+PREVIEW_PX_PER_CM = 20.0  # enough for a 2x figure of a metre of core
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class TileResult:
+    """All predicted tiles of a section, in grid order.
+
+    Attributes
+    ----------
+    row, col : int64 [N]
+    core_fraction : float64 [N]
+    properties : float64 [N, T]
+    distance : float64 [N]
+        Embedding distance from the training data.
+    out_of_domain : bool [N]
+    """
+
+    row: npt.NDArray[np.int64]
+    col: npt.NDArray[np.int64]
+    core_fraction: Floats
+    properties: Floats
+    distance: Floats
+    out_of_domain: Bools
+
+
+@dataclass(frozen=True, slots=True)
+class IntervalResult:
+    """The rows a geologist reads.
+
+    Attributes
+    ----------
+    core_fraction : float64 [I]
+    tile_count : int32 [I]
+    mean, std : float64 [I, T]
+    volume_pct, dry_weight_pct, width_pct : float64 [I, E]
+        Abundances, and the range of the volume share over all answers that fit equally well.
+    residual : float64 [I]
+    out_of_domain, no_core, underdetermined : bool [I]
+    measured : dict of target name to Joined
+    """
+
+    core_fraction: Floats
+    tile_count: npt.NDArray[np.int32]
+    mean: Floats
+    std: Floats
+    volume_pct: Floats
+    dry_weight_pct: Floats
+    width_pct: Floats
+    residual: Floats
+    out_of_domain: Bools
+    no_core: Bools
+    underdetermined: Bools
+    measured: dict[str, Joined]
+
+
+@dataclass(frozen=True, slots=True)
+class SectionResult:
+    """Everything computed from one section.
+
+    Attributes
+    ----------
+    section : Section
+    grid : Grid
+    tiles : TileResult
+    segments : WindowSegments
+        Those of all windows, stacked.
+    segment_out_of_domain : bool [S]
+    minerals : MineralResult
+        Per segment.
+    intervals : IntervalResult
+    preview : uint8 [h, w, 3]
+    preview_mask : bool [h, w]
+    notes : tuple of str
+        Conversions, doubts and what the log reader masked.
+    """
+
+    section: Section
+    grid: Grid
+    tiles: TileResult
+    segments: WindowSegments
+    segment_out_of_domain: Bools
+    minerals: MineralResult
+    intervals: IntervalResult
+    preview: npt.NDArray[np.uint8]
+    preview_mask: Bools
+    notes: tuple[str, ...]
+
+
+class _Collector:
+    """What the windows leave behind: tables and a preview, never pixels at full scale."""
+
+    def __init__(self, grid: Grid) -> None:
+        self.step = max(1, round(grid.px_per_cm / PREVIEW_PX_PER_CM))
+        self.tiles: list[tuple[WindowTiles, npt.NDArray[np.float32], npt.NDArray[np.float32], Bools]] = []
+        self.segments: list[WindowSegments] = []
+        self.core_px: list[npt.NDArray[np.int64]] = []
+        self.preview: list[npt.NDArray[np.uint8]] = []
+        self.preview_mask: list[Bools] = []
+
+    def look(self, window: Window) -> None:
+        self.core_px.append(np.count_nonzero(window.mask, axis=1))
+        first = -window.row_px % self.step
+        self.preview.append(window.rgb[first :: self.step, :: self.step].copy())
+        self.preview_mask.append(window.mask[first :: self.step, :: self.step].copy())
+
+
+def process_section(
+    section: Section,
+    bundle: Bundle,
+    endmembers: Endmembers,
+    session: Session,
+    settings: RunSettings,
+    on_rows: Callable[[int, int], None],
+) -> SectionResult:
+    """Run every stage over one section.
+
+    Parameters
+    ----------
+    section : Section
+    bundle : Bundle
+    endmembers : Endmembers
+        The bundle's table.
+    session : Session
+    settings : RunSettings
+    on_rows : callable
+        Told (rows done, rows in all) after each window.
+
+    Raises
+    ------
+    LithostreamError
+        Naming the file, the place, the reason and the fix.
+    """
+    log = read_log(section.log, section.section) if section.log else None
+    source = open_section(section)
+    grid = section_grid(section, source, bundle.manifest.input, settings)
+    known_instrument = bundle.manifest.domain.admits(section.scanner, section.px_per_cm)
+    kept = _Collector(grid)
+    for window in windows(source, grid, settings, section.core_cm):
+        found = window_tiles(window, grid, bundle.manifest.input, settings)
+        properties, distance = session.infer(found.pixels)
+        outside = (distance > bundle.manifest.domain.distance_limit) | (not known_instrument)
+        kept.tiles.append((found, properties, distance, outside))
+        values = np.concatenate([properties, outside[:, None].astype(np.float32)], axis=1)
+        kept.segments.append(pool(window, grid, found, values, settings))
+        kept.look(window)
+        on_rows(window.row_px + len(window.rgb), grid.height_px)
+    notes = section.notes + tuple(source.conversions) + (_log_notes(log) if log else ())
+    return _finish(section, grid, bundle, endmembers, kept, log, known_instrument, notes)
+
+
+def _finish(
+    section: Section,
+    grid: Grid,
+    bundle: Bundle,
+    endmembers: Endmembers,
+    kept: _Collector,
+    log: SensorLog | None,
+    known_instrument: bool,
+    notes: tuple[str, ...],
+) -> SectionResult:
+    tiles = _stack_tiles(kept)
+    segments = _stack_segments(kept.segments)
+    values, share_outside = segments.values[:, :-1], segments.values[:, -1]
+    outside = (share_outside > 0.5) | (not known_instrument)
+    usable = np.where(outside[:, None], np.nan, values)
+    minerals = unmix_properties(
+        dict(zip(bundle.targets, usable.T, strict=True)),
+        endmembers,
+        bundle.manifest.regime,
+        std={output.name: output.half_width_90 / NORMAL_90 for output in bundle.manifest.outputs},
+        ridge=PRIOR_RIDGE,
+    )
+    intervals = _intervals(grid, bundle, kept, tiles, segments, minerals, log, known_instrument)
+    return SectionResult(
+        section,
+        grid,
+        tiles,
+        segments,
+        outside,
+        minerals,
+        intervals,
+        np.concatenate(kept.preview),
+        np.concatenate(kept.preview_mask),
+        notes,
+    )
+
+
+def _stack_tiles(kept: _Collector) -> TileResult:
+    found, properties, distance, outside = zip(*kept.tiles, strict=True)
+    return TileResult(
+        np.concatenate([part.row for part in found]),
+        np.concatenate([part.col for part in found]),
+        np.concatenate([part.core_fraction for part in found]),
+        np.concatenate(properties).astype(np.float64),
+        np.concatenate(distance).astype(np.float64),
+        np.concatenate(outside),
+    )
+
+
+def _stack_segments(parts: list[WindowSegments]) -> WindowSegments:
+    """Stack the windows' segments, numbering them through the section."""
+    offsets = np.cumsum([0] + [len(part.area_px) for part in parts[:-1]])
+    shifts = [np.array([offset, 0, 0]) for offset in offsets]
+    pixels = [part.interval_pixels + shift for part, shift in zip(parts, shifts, strict=True)]
+    columns = {
+        name: np.concatenate([getattr(part, name) for part in parts]) for name in WindowSegments._fields
+    }
+    return WindowSegments(**{**columns, "interval_pixels": np.concatenate(pixels)})
+
+
+def _intervals(
+    grid: Grid,
+    bundle: Bundle,
+    kept: _Collector,
+    tiles: TileResult,
+    segments: WindowSegments,
+    minerals: MineralResult,
+    log: SensorLog | None,
+    known_instrument: bool,
+) -> IntervalResult:
+    edges = grid.interval_rows
+    count = len(edges) - 1
+    values = np.concatenate([tiles.properties, tiles.out_of_domain[:, None]], axis=1)
+    means = tiles_to_intervals(overlap(grid), grid, tiles.row, tiles.core_fraction, values)
+    outside = (np.nan_to_num(means.mean[:, -1]) > 0.5) | (not known_instrument)
+    mineral_values = np.concatenate(
+        [
+            minerals.volume_pct,
+            minerals.dry_weight_pct,
+            minerals.width_pct,
+            minerals.residual[:, None],
+            ((minerals.flags & MineralFlag.UNDERDETERMINED) > 0)[:, None],
+        ],
+        axis=1,
+    )
+    pooled = segments_to_intervals(segments.interval_pixels, mineral_values, count)
+    pooled[outside | (means.tiles == 0)] = np.nan
+    shares = minerals.volume_pct.shape[1]
+    core_px = np.add.reduceat(np.concatenate(kept.core_px), edges[:-1])
+    top, base = grid.depth_cm(edges[:-1]), grid.depth_cm(edges[1:])
+    measured = {name: join(log, name, top, base) for name in log.values} if log else {}
+    return IntervalResult(
+        core_px / (np.diff(edges) * grid.width_px),
+        means.tiles,
+        means.mean[:, :-1],
+        means.std[:, :-1],
+        pooled[:, :shares],
+        pooled[:, shares : 2 * shares],
+        pooled[:, 2 * shares : 3 * shares],
+        pooled[:, -2],
+        outside,
+        means.tiles == 0,
+        np.nan_to_num(pooled[:, -1]) > 0,
+        measured,
+    )
+
+
+def _log_notes(log: SensorLog) -> tuple[str, ...]:
+    rejected = tuple(f"log column {name} refused: {reason}" for name, reason in log.rejected.items())
+    return tuple(log.notes) + rejected

@@ -1,0 +1,69 @@
+"""One scanned core section: what it is, how big its pixels are, and where it lies."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+ScaleSource = Literal["sidecar", "manifest", "instrument profile", "tiff tag"]
+DepthAxis = Literal["y", "x"]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Identity, scale and depth of one section image.
+
+    Attributes
+    ----------
+    name : str
+        Safe folder name, unique in a run.
+    image : Path
+        The picture.
+    px_per_cm : float
+        Pixels per centimetre along depth; square pixels.
+    scale_source : str
+        Where `px_per_cm` came from.
+    top_cm : float
+        Section offset of the edge where depth starts, cm.
+    depth_axis : {"y", "x"}
+        Image axis along which depth runs.
+    depth_reversed : bool
+        True where the file runs from bottom to top.
+    hole, core, section : str, optional
+        Identity as far as it is known.
+    hole_top_m : float, optional
+        Depth in hole at section offset 0, m.
+    depth_scale, depth_method : str, optional
+        Name of the hole depth scale (`CSF-A`, `mbsf`, ...) and how hole depth was derived.
+    scanner : str, optional
+        Instrument that made the image: part of a model's domain.
+    white_level : int, optional
+        Sample value of white in a file of more than 8 bits.
+    core_cm : (float, float), optional
+        Section offsets between which the instrument measured; beyond them its bed, card and caps are in view.
+    log : Path, optional
+        Sensor log measured on this section.
+    sidecars : tuple of Path
+        Every further file that was read to build this record.
+    notes : tuple of str
+        Decisions and doubts worth showing to a person.
+    """
+
+    name: str
+    image: Path
+    px_per_cm: float
+    scale_source: ScaleSource
+    top_cm: float = 0.0
+    depth_axis: DepthAxis = "y"
+    depth_reversed: bool = False
+    hole: str | None = None
+    core: str | None = None
+    section: str | None = None
+    hole_top_m: float | None = None
+    depth_scale: str | None = None
+    depth_method: str | None = None
+    scanner: str | None = None
+    white_level: int | None = None
+    core_cm: tuple[float, float] | None = None
+    log: Path | None = None
+    sidecars: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,184 @@
+"""From decoded slabs to windows and tiles: the part of the way that training and runs share."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from lithostream.engine.bundle import TileInput
+from lithostream.engine.config import RunSettings
+from lithostream.engine.core.grid import Grid
+from lithostream.engine.core.section import Section
+from lithostream.engine.errors import ConfigError, ScaleError, SourceError
+from lithostream.engine.io.images import ImageSource, Slab, open_image
+from lithostream.kernels import core_roi, tiles
+
+HALO_CM = 1.0  # context above and below a window, so that a gap at its edge looks the same from both sides
+CRACK_CM = 0.3  # a dark line thinner than this inside the core is a crack, so core
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A fixed span of rows, with its core mask.
+
+    Attributes
+    ----------
+    index : int
+        Number from the top.
+    row_px : int
+        First row in the section image.
+    rgb : uint8 [H, W, 3]
+    mask : bool [H, W]
+        Pixels that are core.
+    """
+
+    index: int
+    row_px: int
+    rgb: npt.NDArray[np.uint8]
+    mask: npt.NDArray[np.bool_]
+
+
+class WindowTiles(NamedTuple):
+    """The tiles of one window that hold enough core.
+
+    Attributes
+    ----------
+    pixels : uint8 [N, S, S, 3]
+        Resampled to the model's input size.
+    row, col : int64 [N]
+        Place on the section's tile grid.
+    core_fraction : float64 [N]
+        Share of core pixels.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    row: npt.NDArray[np.int64]
+    col: npt.NDArray[np.int64]
+    core_fraction: npt.NDArray[np.float64]
+
+
+def open_section(section: Section) -> ImageSource:
+    """Open a section's image with its rows running down-core."""
+    return open_image(
+        section.image,
+        depth_axis=section.depth_axis,
+        depth_reversed=section.depth_reversed,
+        white_level=section.white_level,
+    )
+
+
+def section_grid(section: Section, source: ImageSource, tile: TileInput, settings: RunSettings) -> Grid:
+    """Lay the grid over a section.
+
+    Raises
+    ------
+    ConfigError
+        When a window is not a whole number of tiles.
+    ScaleError, SourceError
+        When a tile is smaller than a pixel, or the image smaller than a tile.
+    """
+    tiles_per_window = round(settings.window_cm / tile.tile_cm)
+    if tiles_per_window < 1 or abs(tiles_per_window * tile.tile_cm - settings.window_cm) > 1e-9:
+        raise ConfigError(
+            f"window_cm {settings.window_cm} is not a whole number of the model's tiles of {tile.tile_cm} cm",
+            place="window_cm",
+            fix=f"use a multiple of {tile.tile_cm}",
+        )
+    step_px = min(tile.tile_cm, settings.interval_cm) * section.px_per_cm
+    if step_px < 1:
+        raise ScaleError(
+            f"a tile or interval is {step_px:.2f} px at {section.px_per_cm:g} px/cm",
+            file=section.image,
+            fix="check the scale; such an image is too coarse for this model",
+        )
+    grid = Grid(
+        source.height_px,
+        source.width_px,
+        section.px_per_cm,
+        section.top_cm,
+        tile.tile_cm,
+        settings.interval_cm,
+        tiles_per_window,
+    )
+    if len(grid.tile_rows) < 2 or len(grid.tile_cols) < 2:
+        raise SourceError(
+            f"{source.height_px} x {source.width_px} px (depth x width) is smaller than one tile of"
+            f" {tile.tile_cm:g} cm at {section.px_per_cm:g} px/cm",
+            file=section.image,
+            fix="check the scale and the depth axis, or leave this image out",
+        )
+    return grid
+
+
+def windows(
+    source: ImageSource, grid: Grid, settings: RunSettings, core_cm: tuple[float, float] | None
+) -> Iterator[Window]:
+    """Cut a section into its fixed windows and find the core in each.
+
+    The rows are blocked anew, so the result does not depend on the height of the slabs. Rows outside `core_cm`,
+    where the instrument knows that no core lies, are never core.
+    """
+    crack_px = max(1, round(CRACK_CM * grid.px_per_cm))
+    halo_px = max(round(HALO_CM * grid.px_per_cm), 2 * crack_px + 1)
+    edges = grid.window_rows
+    spans = [
+        (max(0, int(top) - halo_px), min(grid.height_px, int(base) + halo_px))
+        for top, base in itertools.pairwise(edges)
+    ]
+    blocks = _blocks(source.slabs(settings.slab_rows), spans)
+    for index, (block, (first, _)) in enumerate(zip(blocks, spans, strict=True)):
+        roi = core_roi(block.rgb, rule=settings.roi, crack_px=crack_px, alpha=block.alpha)
+        inside = slice(int(edges[index]) - first, int(edges[index + 1]) - first)
+        window = Window(index, int(edges[index]), block.rgb[inside], roi.mask[inside])
+        if core_cm:
+            middle = grid.depth_cm(np.arange(len(window.rgb)) + window.row_px + 0.5)
+            window.mask[(middle < core_cm[0]) | (middle > core_cm[1])] = False
+        yield window
+
+
+def window_tiles(window: Window, grid: Grid, tile: TileInput, settings: RunSettings) -> WindowTiles:
+    """Gather a window's tiles and keep those with enough core."""
+    first = window.index * grid.tiles_per_window
+    rows = grid.tile_rows[first : first + grid.tiles_per_window + 1] - window.row_px
+    cols = grid.tile_cols
+    pixels = tiles(window.rgb, rows, cols, tile.size_px)
+    fraction = _cell_means(window.mask, rows, cols).ravel()
+    row, col = np.divmod(np.arange(len(fraction)), len(cols) - 1)
+    keep = fraction >= settings.min_core_fraction
+    return WindowTiles(pixels[keep], row[keep] + first, col[keep], fraction[keep])
+
+
+def _cell_means(
+    mask: npt.NDArray[np.bool_], rows: npt.NDArray[np.int64], cols: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """Share of True in each grid cell, float64 [R, C]."""
+    if len(rows) < 2:
+        return np.zeros((0, len(cols) - 1))
+    used = mask[: rows[-1], : cols[-1]].astype(np.int64)
+    sums = np.add.reduceat(np.add.reduceat(used, rows[:-1], axis=0), cols[:-1], axis=1)
+    means: npt.NDArray[np.float64] = sums / np.outer(np.diff(rows), np.diff(cols))
+    return means
+
+
+def _blocks(slabs: Iterator[Slab], spans: list[tuple[int, int]]) -> Iterator[Slab]:
+    """Re-block rows into overlapping spans, holding no more rows than one span and one slab."""
+    held: list[Slab] = []
+    for first, last in spans:
+        while not held or held[-1].row_px + len(held[-1].rgb) < last:
+            held.append(next(slabs))
+        held = [slab for slab in held if slab.row_px + len(slab.rgb) > first]
+        parts = [_rows(slab, first, last) for slab in held if slab.row_px < last]
+        alphas = [slab.alpha for slab in parts if slab.alpha is not None]
+        yield Slab(
+            first,
+            np.concatenate([slab.rgb for slab in parts]),
+            np.concatenate(alphas) if alphas else None,
+        )
+
+
+def _rows(slab: Slab, first: int, last: int) -> Slab:
+    cut = slice(max(first - slab.row_px, 0), last - slab.row_px)
+    return Slab(max(first, slab.row_px), slab.rgb[cut], None if slab.alpha is None else slab.alpha[cut])

@@ -1,0 +1,277 @@
+"""Images of core sections: opened by content, turned so that rows run down-core, served in slabs.
+
+A TIFF whose rows already run down-core streams strip by strip. All else is decoded whole, under a cap on
+pixels, and then turned: by its orientation tag first, and then so that depth runs down the rows. Depth
+along x is a plain transposition (the left edge becomes the top, the top edge becomes the left: handedness
+changes, as in the mirror, but each pixel keeps its depth); reversed depth flips the rows.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from lithostream.engine.core.section import DepthAxis
+from lithostream.engine.errors import SourceError
+from lithostream.engine.io.jpeg import open_jpeg
+from lithostream.engine.io.pixels import Band, Picture, Pixels, check_whole, damaged
+from lithostream.engine.io.png import open_png
+from lithostream.engine.io.tiff import open_tiff
+
+SUFFIXES = {".tif": "TIFF", ".tiff": "TIFF", ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+SIGNATURES = {
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"II+\0": "TIFF",
+    b"MM\0+": "TIFF",
+    b"\x89PNG": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+}
+OPENERS: dict[str, Callable[[Path, int | None], Picture]] = {
+    "TIFF": open_tiff,
+    "PNG": open_png,
+    "JPEG": open_jpeg,
+}
+
+Mask = npt.NDArray[np.bool_]
+Scalar = TypeVar("Scalar", bound=np.generic)
+
+
+@dataclass(frozen=True, slots=True)
+class Slab:
+    """A run of image rows.
+
+    Attributes
+    ----------
+    row_px : int
+        First row.
+    rgb : uint8 [H, W, 3]
+    alpha : bool [H, W], optional
+        False where there is no image.
+    """
+
+    row_px: int
+    rgb: Pixels
+    alpha: Mask | None
+
+
+class _Turn(NamedTuple):
+    """Transpose first, then flip."""
+
+    transpose: bool = False
+    flip_rows: bool = False
+    flip_cols: bool = False
+
+    def transposed(self) -> "_Turn":
+        return _Turn(not self.transpose, self.flip_cols, self.flip_rows)
+
+    def reversed(self) -> "_Turn":
+        return self._replace(flip_rows=not self.flip_rows)
+
+    def applied(self, array: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
+        """View of an array [H, W, ...] after the turn."""
+        turned = array.swapaxes(0, 1) if self.transpose else array
+        return turned[:: -1 if self.flip_rows else 1, :: -1 if self.flip_cols else 1]
+
+
+# TIFF 6.0, tag 274: where row 0 and column 0 of the file lie in the picture.
+ORIENTATIONS = {
+    1: _Turn(),
+    2: _Turn(flip_cols=True),
+    3: _Turn(flip_rows=True, flip_cols=True),
+    4: _Turn(flip_rows=True),
+    5: _Turn(transpose=True),
+    6: _Turn(transpose=True, flip_cols=True),
+    7: _Turn(transpose=True, flip_rows=True, flip_cols=True),
+    8: _Turn(transpose=True, flip_rows=True),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSource:
+    """An image whose header has been checked and whose rows run down-core.
+
+    Attributes
+    ----------
+    path : Path
+    height_px, width_px : int
+    conversions : tuple of str
+        The documented rules that turn its samples into these pixels, in words.
+    resolution_px_per_cm : float, optional
+        Density along depth that the file states (TIFF tags, PNG pHYs, JPEG JFIF), placeholders included.
+    """
+
+    path: Path
+    height_px: int
+    width_px: int
+    conversions: tuple[str, ...]
+    resolution_px_per_cm: float | None
+    _picture: Picture
+    _turn: _Turn
+
+    def slabs(self, rows: int) -> Iterator[Slab]:
+        """Serve the image from the top, `rows` rows at a time; the last slab may be short.
+
+        Raises
+        ------
+        DecodeError
+            The data are damaged.
+        SourceError
+            The file can no longer be read.
+        """
+        if rows < 1:
+            raise ValueError(f"a slab of {rows} rows")
+        try:
+            yield from _in_slabs(self._turned_bands(), rows)
+        except OSError as error:
+            raise _unreadable(self.path, error) from error
+
+    def _turned_bands(self) -> Iterator[Band]:
+        if _streams(self._picture, self._turn):
+            return (_turned(band, self._turn) for band in self._picture.bands())
+        return iter([_turned(_whole(self._picture), self._turn)])
+
+
+def open_image(
+    path: Path,
+    *,
+    depth_axis: DepthAxis = "y",
+    depth_reversed: bool = False,
+    white_level: int | None = None,
+) -> ImageSource:
+    """Open an image and check its header; pixels are decoded by `ImageSource.slabs`.
+
+    Parameters
+    ----------
+    path : Path
+    depth_axis : {"y", "x"}
+        Axis along which depth runs, in the picture as its orientation tag says it should be seen.
+    depth_reversed : bool
+        Depth runs upwards, or from right to left.
+    white_level : int, optional
+        Sample value of white, for files of 16-bit samples.
+
+    Raises
+    ------
+    SourceError
+        No such file, or an extension that is not read.
+    DecodeError
+        Damaged, hostile, not what its extension says, too large, or of a kind that is not read.
+    """
+    if white_level is not None and not 1 <= white_level <= 65535:
+        raise ValueError(f"white_level {white_level} is no 16-bit sample value")
+    try:
+        picture = OPENERS[_kind(path)](path, white_level)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    turn, notes = ORIENTATIONS[picture.orientation], picture.notes
+    if depth_axis == "x":
+        turn, notes = turn.transposed(), (*notes, "depth along x: transposed")
+    if depth_reversed:
+        turn, notes = turn.reversed(), (*notes, "depth reversed: rows flipped")
+    if not _streams(picture, turn):
+        reason = "it has to be turned" if picture.streams else "not a TIFF"
+        check_whole(path, picture.height_px, picture.width_px, reason)
+    height, width = picture.height_px, picture.width_px
+    if turn.transpose:
+        height, width = width, height
+    density = picture.cols_per_cm if turn.transpose else picture.rows_per_cm
+    return ImageSource(path, height, width, notes, density, picture, turn)
+
+
+def read_image(
+    path: Path,
+    *,
+    depth_axis: DepthAxis = "y",
+    depth_reversed: bool = False,
+    white_level: int | None = None,
+) -> tuple[Pixels, Mask | None]:
+    """Read a whole image, rgb uint8 [H, W, 3] and alpha bool [H, W]; see `open_image`."""
+    source = open_image(path, depth_axis=depth_axis, depth_reversed=depth_reversed, white_level=white_level)
+    (slab,) = source.slabs(source.height_px)
+    return slab.rgb, slab.alpha
+
+
+def _kind(path: Path) -> str:
+    """Format that both the extension and the content say."""
+    promised = SUFFIXES.get(path.suffix.lower())
+    if promised is None:
+        raise SourceError(
+            f"extension {path.suffix!r} is not one of {', '.join(SUFFIXES)}",
+            file=path,
+            fix="give a TIFF, PNG or JPEG file",
+        )
+    with path.open("rb") as file:
+        head = file.read(4)
+    found = next((kind for signature, kind in SIGNATURES.items() if head.startswith(signature)), None)
+    if found is None:
+        raise damaged(path, f"neither TIFF, PNG nor JPEG: it starts with {head!r}", "byte 0")
+    if found != promised:
+        raise damaged(
+            path, f"extension {path.suffix!r} says {promised}, the content is {found}; rename it", "byte 0"
+        )
+    return found
+
+
+def _unreadable(path: Path, error: OSError) -> SourceError:
+    return SourceError(
+        f"cannot be read: {error.strerror or error}", file=path, fix="check the name, the rights and the disk"
+    )
+
+
+def _streams(picture: Picture, turn: _Turn) -> bool:
+    """Whether rows come from the file in the order in which they are served."""
+    return picture.streams and not (turn.transpose or turn.flip_rows)
+
+
+def _turned(band: Band, turn: _Turn) -> Band:
+    """View of a band after the turn."""
+    alpha = None if band.alpha is None else turn.applied(band.alpha)
+    return Band(turn.applied(band.rgb), alpha)
+
+
+def _whole(picture: Picture) -> Band:
+    """Decode all bands into one."""
+    rgb = np.empty((picture.height_px, picture.width_px, 3), np.uint8)
+    alpha = np.empty(rgb.shape[:2], np.bool_)
+    masked, first = False, 0
+    for band in picture.bands():
+        rows = slice(first, first + len(band.rgb))
+        rgb[rows] = band.rgb
+        if band.alpha is not None:
+            alpha[rows], masked = band.alpha, True
+        first = rows.stop
+    return Band(rgb, alpha if masked else None)
+
+
+def _in_slabs(bands: Iterator[Band], rows: int) -> Iterator[Slab]:
+    """Cut bands of any height into slabs of `rows`, holding one slab and one band at the most."""
+    held: list[Band] = []
+    first, count = 0, 0
+    for band in bands:
+        held.append(band)
+        count += len(band.rgb)
+        if count < rows:
+            continue
+        stack, done = _stacked(held), count // rows * rows
+        for start in range(0, done, rows):
+            yield _slab(stack, slice(start, start + rows), first)
+        held = [Band(stack.rgb[done:], None if stack.alpha is None else stack.alpha[done:])]
+        first, count = first + done, count - done
+    if count:
+        yield _slab(_stacked(held), slice(0, count), first)
+
+
+def _stacked(bands: list[Band]) -> Band:
+    if len(bands) == 1:
+        return bands[0]
+    masks = [band.alpha for band in bands if band.alpha is not None]
+    return Band(np.concatenate([band.rgb for band in bands]), np.concatenate(masks) if masks else None)
+
+
+def _slab(band: Band, rows: slice, first: int) -> Slab:
+    alpha = None if band.alpha is None else np.ascontiguousarray(band.alpha[rows])
+    return Slab(first + rows.start, np.ascontiguousarray(band.rgb[rows]), alpha)

@@ -1,0 +1,137 @@
+"""TOML manifests: a person states what the files do not say.
+
+root = "/data/cruise"        # optional: where the files lie; default the manifest's own folder
+[defaults]                   # optional: any key of a section but `file`
+scanner = "Geoscan"
+[[section]]
+file = "GC01_01.tif"
+px_per_cm = 200
+top_cm = 0.0
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+from pydantic import ConfigDict, Field, Strict, ValidationError
+
+from lithostream.engine.config import StrictModel, explain, load_toml
+from lithostream.engine.core.section import DepthAxis
+from lithostream.engine.errors import ConfigError, SourceError
+from lithostream.engine.io.names import leaves_folder
+from lithostream.engine.io.scale import Statement
+
+MANIFEST_NAME = "manifest.toml"
+
+Number = Annotated[float, Strict()]  # an integer is fine, text or true is not
+
+
+class Defaults(StrictModel):
+    """What may be stated for every section at once; the keys are those of `Section`."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    px_per_cm: Number | None = None
+    top_cm: Number | None = None
+    hole: str | None = None
+    core: str | None = None
+    section: str | None = None
+    hole_top_m: Number | None = Field(default=None, allow_inf_nan=False)
+    depth_scale: str | None = None
+    depth_axis: DepthAxis | None = None
+    depth_reversed: bool | None = None
+    scanner: str | None = None
+    white_level: int | None = Field(default=None, ge=1, le=65535)
+    log: str | None = None
+
+
+class Entry(Defaults):
+    """One `[[section]]` with the defaults filled in."""
+
+    file: str
+
+
+TableModel = TypeVar("TableModel", bound=Defaults)
+
+
+class _ManifestFile(StrictModel):
+    """The outer shape; the inner tables are validated one by one, so that messages can number them."""
+
+    root: str | None = None
+    defaults: dict[str, object] = Field(default_factory=dict)
+    section: list[dict[str, object]] = Field(min_length=1)
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestSection:
+    """One section of a manifest whose files are known to exist.
+
+    Attributes
+    ----------
+    manifest : Path
+    place : str
+        Where it stands in the manifest.
+    entry : Entry
+    image : Path
+    log : Path, optional
+    """
+
+    manifest: Path
+    place: str
+    entry: Entry
+    image: Path
+    log: Path | None
+
+    @property
+    def statement(self) -> Statement:
+        """Scale and top as stated."""
+        return Statement("manifest", self.manifest, self.place, self.entry.px_per_cm, self.entry.top_cm)
+
+
+def read_manifest(path: Path) -> list[ManifestSection | SourceError]:
+    """Read a manifest: per section its files, or the reason why they cannot be used.
+
+    Raises
+    ------
+    ConfigError
+        Not TOML, an unknown key (with the nearest known one), or a value of the wrong type.
+    """
+    shape = load_toml(path, _ManifestFile)
+    _validated(path, "defaults", Defaults, shape.defaults)
+    root = (path.parent / (shape.root or ".")).resolve()
+    entries = [
+        (f"section {number}", _validated(path, f"section {number}", Entry, shape.defaults | table))
+        for number, table in enumerate(shape.section, start=1)
+    ]
+    return [_locate(path, place, root, entry) for place, entry in entries]
+
+
+def _validated(path: Path, place: str, model: type[TableModel], table: dict[str, object]) -> TableModel:
+    try:
+        return model.model_validate(table)
+    except ValidationError as error:
+        told = explain(error, model, path)
+        raise ConfigError(told.reason, file=path, place=f"{place}, {told.place}", fix=told.fix) from error
+
+
+def _locate(manifest: Path, place: str, root: Path, entry: Entry) -> ManifestSection | SourceError:
+    try:
+        image = _inside(manifest, f"{place}, file", root, entry.file)
+        log = None if entry.log is None else _inside(manifest, f"{place}, log", root, entry.log)
+    except SourceError as error:
+        return error
+    return ManifestSection(manifest, place, entry, image, log)
+
+
+def _inside(manifest: Path, place: str, root: Path, text: str) -> Path:
+    """Resolve a written path that must be a file below `root`."""
+    if leaves_folder(text) or not (found := (root / text).resolve()).is_relative_to(root):
+        raise SourceError(
+            f"{text!r} leaves {root}",
+            file=manifest,
+            place=place,
+            fix="write the path relative to root, without '..', and set root to the folder that holds the files",
+        )
+    if not found.is_file():
+        raise SourceError(f"no file {found}", file=manifest, place=place, fix="correct the name, or set root")
+    return found
