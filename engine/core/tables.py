@@ -87,7 +87,7 @@ _INTERVAL_FLAGS = (
     _OUTSIDE,
     Field("no_core", _BOOL, "", "no tile with enough core: no value is given"),
     Field("partial", _BOOL, "", "shorter than the interval step"),
-    Field("section_end", _BOOL, "", "at an end of the section"),
+    Field("section_end", _BOOL, "", "at a section end, of the picture or of the sensor log"),
     _UNDERDETERMINED,
 )
 _TILE_HEAD = (
@@ -124,7 +124,7 @@ _SEGMENT_TAIL = (_RESIDUAL, _OUTSIDE, _UNDERDETERMINED)
 def interval_fields(targets: Sequence[str], minerals: Sequence[str]) -> tuple[Field, ...]:
     """Columns of the interval table, the rows a geologist reads."""
     values = [field for name in targets for field in _interval_target(name)]
-    return (*_INTERVAL_HEAD, *values, *_minerals(minerals, weight=True), _RESIDUAL, *_INTERVAL_FLAGS)
+    return (*_INTERVAL_HEAD, *values, *_interval_minerals(minerals), _RESIDUAL, *_INTERVAL_FLAGS)
 
 
 def tile_fields(targets: Sequence[str]) -> tuple[Field, ...]:
@@ -134,7 +134,7 @@ def tile_fields(targets: Sequence[str]) -> tuple[Field, ...]:
 
 def segment_fields(targets: Sequence[str], minerals: Sequence[str]) -> tuple[Field, ...]:
     """Columns of the segment table."""
-    return (*_SEGMENT_HEAD, *map(_target, targets), *_minerals(minerals, weight=False), *_SEGMENT_TAIL)
+    return (*_SEGMENT_HEAD, *map(_target, targets), *map(_volume, minerals), *_SEGMENT_TAIL)
 
 
 def _target(name: str) -> Field:
@@ -151,15 +151,23 @@ def _interval_target(name: str) -> Iterable[Field]:
     yield _value(f"{name}_measured", target.unit, f"{target.label} of the sensor log over the interval")
 
 
-def _minerals(names: Sequence[str], *, weight: bool) -> Iterable[Field]:
+def _volume(mineral: str) -> Field:
+    return _value(
+        f"{mineral}{VOLUME_PCT}", "%", f"{_label(mineral)}, share of the bulk volume with its pore water"
+    )
+
+
+def _interval_minerals(names: Sequence[str]) -> Iterable[Field]:
     for name in names:
-        label = name.replace("_", " ")
-        yield _value(f"{name}{VOLUME_PCT}", "%", f"{label}, share of the bulk volume, pore water included")
-        if weight:
-            yield _value(f"{name}{DRY_WEIGHT_PCT}", "%", f"{label}, share of the dry weight")
-            yield _value(
-                f"{name}{WIDTH_PCT}", "%", f"{label}, range of the volume share that fits equally well"
-            )
+        yield _volume(name)
+        yield _value(f"{name}{DRY_WEIGHT_PCT}", "%", f"{_label(name)}, share of the dry weight")
+        yield _value(
+            f"{name}{WIDTH_PCT}", "%", f"range of {name}{VOLUME_PCT} over all answers that fit as well"
+        )
+
+
+def _label(mineral: str) -> str:
+    return mineral.replace("_", " ")
 
 
 def build_table(

@@ -16,7 +16,7 @@ from lithostream.engine.errors import ConfigError, ScaleError, SourceError
 from lithostream.engine.io.images import ImageSource, Slab, open_image
 from lithostream.kernels import core_roi, tiles
 
-HALO_CM = 1.0  # context above and below a window, so that a gap at its edge looks the same from both sides
+MIN_PIECE_CM = 1.0  # shorter pieces between rows without core are debris, or a row of a colour card
 CRACK_CM = 0.3  # a dark line thinner than this inside the core is a crack, so core
 
 
@@ -122,7 +122,8 @@ def windows(
     where the instrument knows that no core lies, are never core.
     """
     crack_px = max(1, round(CRACK_CM * grid.px_per_cm))
-    halo_px = max(round(HALO_CM * grid.px_per_cm), 2 * crack_px + 1)
+    piece_px = max(1, round(MIN_PIECE_CM * grid.px_per_cm))
+    halo_px = 2 * crack_px + 1 + piece_px  # so that a gap at a window's edge looks the same from both sides
     edges = grid.window_rows
     spans = [
         (max(0, int(top) - halo_px), min(grid.height_px, int(base) + halo_px))
@@ -130,7 +131,9 @@ def windows(
     ]
     blocks = _blocks(source.slabs(settings.slab_rows), spans)
     for index, (block, (first, _)) in enumerate(zip(blocks, spans, strict=True)):
-        roi = core_roi(block.rgb, rule=settings.roi, crack_px=crack_px, alpha=block.alpha)
+        roi = core_roi(
+            block.rgb, rule=settings.roi, crack_px=crack_px, min_piece_px=piece_px, alpha=block.alpha
+        )
         inside = slice(int(edges[index]) - first, int(edges[index + 1]) - first)
         window = Window(index, int(edges[index]), block.rgb[inside], roi.mask[inside])
         if core_cm:

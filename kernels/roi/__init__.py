@@ -10,6 +10,8 @@ A colour rule tells what each pixel shows (`rules`), then geometry decides, all 
 4. A row counts when one stretch of it, not interrupted by a foreign body wider than a crack, holds enough core.
    Two pieces beside a foam block do not add up, two pieces beside a plug hole do. Enough is a share of the width
    between the limits, or of half the picture where they enclose less, so a scrap in a dark frame is no row.
+5. A piece of core shorter than `min_piece_px` between rows without core is debris, or a row of grey patches of a
+   colour card. At the edges of the image nobody knows how a piece goes on: it stays.
 """
 
 from typing import Final, NamedTuple
@@ -53,12 +55,13 @@ def core_roi(
     rule: str | Rule = "sediment",
     crack_px: int,
     min_row_fraction: float = 0.5,
+    min_piece_px: int = 1,
     alpha: npt.NDArray[np.bool_] | None = None,
 ) -> Roi:
     """Find the pixels of a core image that show core.
 
-    A row of the mask depends on the `2 * crack_px + 1` image rows above and below it, so a window with that
-    much halo gives the same mask as the whole image. Cost: linear in the pixels.
+    A row of the mask depends on the `2 * crack_px + min_piece_px` image rows above and below it, so a window with
+    that much halo gives the same mask as the whole image. Cost: linear in the pixels.
 
     Parameters
     ----------
@@ -70,6 +73,8 @@ def core_roi(
         Widest dark slit that still counts as core, at least 1; also the scale of every other distance.
     min_row_fraction : float
         Share of the width, 0..1, that the best stretch of a row must hold.
+    min_piece_px : int
+        Fewest consecutive rows of a piece of core.
     alpha : bool [H, W], optional
         False where a pixel is outside the picture and thus never core.
 
@@ -81,12 +86,14 @@ def core_roi(
     check_array("image", image, dtype=np.uint8, shape=(None, None, 3))
     if crack_px < 1:
         raise ContractError(f"crack_px: expected at least 1, got {crack_px}")
+    if min_piece_px < 1:
+        raise ContractError(f"min_piece_px: expected at least 1, got {min_piece_px}")
     if not 0 <= min_row_fraction <= 1:
         raise ContractError(f"min_row_fraction: expected 0..1, got {min_row_fraction}")
     classes = classify(image, _compiled(rule))
     if alpha is not None:
         classes[~check_array("alpha", alpha, dtype=np.bool_, shape=image.shape[:2])] = OUTSIDE
-    mask: npt.NDArray[np.bool_] = core_mask(classes, crack_px, min_row_fraction)
+    mask: npt.NDArray[np.bool_] = core_mask(classes, crack_px, min_row_fraction, min_piece_px)
     return bounded(mask)
 
 

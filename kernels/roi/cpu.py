@@ -80,7 +80,23 @@ def _smooth_limits(limits: Limits, reach_px: int) -> Limits:
 
 
 @compiled
-def core_mask(classes: npt.NDArray[np.uint8], crack_px: int, min_row_fraction: float) -> Mask:
+def _drop_short_pieces(mask: Mask, min_piece_px: int) -> None:
+    """Clear runs of core rows shorter than `min_piece_px` that end inside the image on both sides."""
+    height = mask.shape[0]
+    first = -1  # start of the run; -1 outside of any
+    for y in range(height):
+        if mask[y].any():
+            first = y if first < 0 else first
+            continue
+        if first > 0 and y - first < min_piece_px:
+            mask[first:y] = False
+        first = -1
+
+
+@compiled
+def core_mask(
+    classes: npt.NDArray[np.uint8], crack_px: int, min_row_fraction: float, min_piece_px: int
+) -> Mask:
     """Core pixels of an image of class codes; steps and terms as in `lithostream.kernels.roi`."""
     height, width = classes.shape
     half_px, rim_px = (crack_px + 1) // 2, (crack_px + 3) // 4
@@ -106,4 +122,5 @@ def core_mask(classes: npt.NDArray[np.uint8], crack_px: int, min_row_fraction: f
                 longest = max(longest, stretch)
         if longest < min_row_fraction * max(limits[y, 1] - limits[y, 0], width // 2):
             mask[y] = False
+    _drop_short_pieces(mask, min_piece_px)
     return mask

@@ -16,6 +16,7 @@ def core_roi(
     rule: Rule,
     crack_px: int,
     min_row_fraction: float = 0.5,
+    min_piece_px: int = 1,
     alpha: Mask | None = None,
 ) -> Roi:
     """Return what `lithostream.kernels.roi.core_roi` returns for valid arguments."""
@@ -38,6 +39,10 @@ def core_roi(
             enough = min_row_fraction * max(found[1] - found[0], width // 2)
             if best_stretch(core[y, within], foreign[y, within], crack_px) >= enough:
                 mask[y, within] = core[y, within]
+    edges = np.flatnonzero(np.diff(mask.any(axis=1).astype(int), prepend=0, append=0))
+    for first, last in edges.reshape(-1, 2):
+        if last - first < min_piece_px and first > 0 and last < height:
+            mask[first:last] = False
     return bounded(mask)
 
 

@@ -126,5 +126,6 @@ def test_a_mineral_named_like_a_flag_is_refused(tmp_path: Path) -> None:
     good = table([0.0, 1.0])
     columns = {f.name: np.array(good[f.name]) for f in FIELDS if "pore" not in f.name and "k_f" not in f.name}
     columns |= {"partial_vol_pct": np.array([5.0]), "partial_dry_wt_pct": np.array([5.0])}
+    columns |= {"partial_width_pct": np.array([1.0])}
     with pytest.raises(ContractError, match="distinct LAS mnemonics"):
         write_las(build_table(fields, columns, {}), tmp_path / "a.las")

@@ -38,8 +38,8 @@ def test_column_names_are_the_contract() -> None:
         "core_fraction tile_count density density_low density_high density_std density_measured "
         "magnetic_susceptibility magnetic_susceptibility_low magnetic_susceptibility_high "
         "magnetic_susceptibility_std magnetic_susceptibility_measured pore_water_vol_pct "
-        "pore_water_dry_wt_pct quartz_vol_pct quartz_dry_wt_pct unmixing_residual "
-        "out_of_domain no_core partial section_end underdetermined"
+        "pore_water_dry_wt_pct pore_water_width_pct quartz_vol_pct quartz_dry_wt_pct quartz_width_pct "
+        "unmixing_residual out_of_domain no_core partial section_end underdetermined"
     )
     assert " ".join(field.name for field in FIELDS["tiles"]) == (
         "section tile_row tile_col top_cm base_cm left_cm right_cm core_fraction density "

@@ -1,0 +1,177 @@
+"""Every command, thin: parse, call, exit code."""
+
+import errno
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from lithostream.engine.errors import BackendError, LithostreamError, StoppedError
+
+app = typer.Typer(
+    name="lithostream",
+    help="Core-scanner images in, depth-registered properties and mineral abundances out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+train_app = typer.Typer(help="Train a model: one sub-command per study.", no_args_is_help=True)
+app.add_typer(train_app, name="train")
+console = Console(stderr=True)
+
+USAGE, STOPPED = 2, 4
+
+OutOption = Annotated[Path, typer.Option("--out", help="Folder to write.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one machine-readable line on stdout.")]
+
+
+@app.command()
+def demo(out: OutOption = Path("demo_run"), as_json: JsonOption = False) -> None:
+    """Run the whole job on a generated core and print its errors against the truth."""
+    from lithostream.engine.demo import run_demo
+    from lithostream.engine.progress import section_progress
+
+    with section_progress(console) as progress:
+        outcome = run_demo(out, progress)
+    if as_json:
+        print(json.dumps(outcome.as_json()))
+    else:
+        console.print(outcome.table())
+        print(outcome.report)
+    raise typer.Exit(outcome.exit_code)
+
+
+@app.command()
+def run(
+    paths: Annotated[list[Path], typer.Argument(help="Images, folders, Itrax folders or manifests.")],
+    bundle: Annotated[Path, typer.Option("--bundle", help="Model bundle.")],
+    out: OutOption,
+    config: Annotated[Path | None, typer.Option("--config", help="Settings, TOML.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn section images into depth logs."""
+    from lithostream.engine.config import RunSettings, load_toml
+    from lithostream.engine.progress import section_progress
+    from lithostream.engine.report.run_report import write_report
+    from lithostream.engine.stream.runner import run as run_sections
+
+    settings = load_toml(config, RunSettings) if config else RunSettings()
+    with section_progress(console) as progress:
+        record = run_sections(paths, bundle, out, settings, progress)
+    report = write_report(out)
+    for entry in record.quarantined:
+        console.print(f"quarantined {entry['name']}: {entry['reason']} (fix: {entry['fix']})", style="yellow")
+    if as_json:
+        summary = {"out": str(out), "report": str(report), "sections": len(record.sections)}
+        print(json.dumps({**summary, "quarantined": record.quarantined}))
+    else:
+        print(report)
+    raise typer.Exit(record.exit_code)
+
+
+@train_app.command("properties")
+def train_properties(
+    config: Annotated[Path, typer.Argument(help="Training configuration, TOML.")],
+    out: OutOption,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option("--data", help="Manifests or folders in place of the configuration's."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a property network; prints its scores on unseen depth blocks beside ridge and random forest."""
+    with _needs_train_extra():
+        from lithostream.training.study import train_properties as train
+    summary = train(config, out, data or (), console)
+    print(json.dumps(summary) if as_json else out)
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="Folder that `train` wrote.")],
+    out: OutOption,
+) -> None:
+    """Turn a checkpoint into a verified bundle."""
+    with _needs_train_extra():
+        from lithostream.export.bundle import export_bundle
+    print(export_bundle(checkpoint, out))
+
+
+@app.command()
+def evaluate(
+    bundle: Annotated[Path, typer.Argument(help="Model bundle.")],
+    data: Annotated[Path, typer.Argument(help="Manifest or folder of sections with sensor logs.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Score a bundle on measured sections, beside ridge and random forest on mean colour."""
+    with _needs_train_extra():
+        from lithostream.training.evaluate import evaluate as score
+    result = score(bundle, data, console)
+    if as_json:
+        print(result.model_dump_json())
+
+
+@app.command()
+def report(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]) -> None:
+    """Write a run's HTML report again from its tables."""
+    from lithostream.engine.report.run_report import write_report
+
+    print(write_report(run_folder))
+
+
+@app.command()
+def verify(bundle: Annotated[Path, typer.Argument(help="Model bundle.")]) -> None:
+    """Check a bundle's checksums, graph and golden cases."""
+    from lithostream.engine.bundle import load_bundle
+    from lithostream.engine.inference import open_session
+
+    loaded = load_bundle(bundle)
+    session = open_session(loaded, batch=len(loaded.golden_tiles), threads=1)
+    print(f"{loaded.manifest.name} {loaded.sha256} whole; golden cases met by {session.backend}")
+
+
+@contextmanager
+def _needs_train_extra() -> Iterator[None]:
+    """Say what to install where PyTorch or scikit-learn is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        reason = f"this command needs {error.name}, which is not installed"
+        raise BackendError(reason, fix="pip install 'lithostream[cpu,train]'") from error
+
+
+def main() -> None:
+    """Entry point: typed errors become one line and the exit code of the contract."""
+    signal.signal(signal.SIGINT, _stop)
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        app()
+    except StoppedError as error:
+        _fail(error, STOPPED)
+    except LithostreamError as error:
+        _fail(error, USAGE)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _fail(StoppedError(f"disk full: {error}", fix="free space, then run the same command again"), STOPPED)
+
+
+def _stop(signum: int, _frame: FrameType | None) -> NoReturn:
+    name = signal.Signals(signum).name
+    raise StoppedError(f"{name}: finished sections are whole", fix="run the same command again")
+
+
+def _fail(error: LithostreamError, code: int) -> NoReturn:
+    console.print(f"{type(error).__name__}: {error}", style="red", markup=False, soft_wrap=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

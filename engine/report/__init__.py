@@ -1,0 +1,1 @@
+"""What people look at: strip images and the offline HTML report."""

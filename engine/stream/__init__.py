@@ -1,0 +1,1 @@
+"""The runner: sections in, committed result folders out."""

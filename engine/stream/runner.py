@@ -1,0 +1,161 @@
+"""The runner: every section in, one committed folder each, nothing lost in silence."""
+
+import json
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from lithostream.engine.bundle import ENDMEMBERS, Bundle, load_bundle, sha256_file
+from lithostream.engine.config import RunSettings
+from lithostream.engine.core.minerals import load_endmembers
+from lithostream.engine.core.process import process_section
+from lithostream.engine.core.section import Section
+from lithostream.engine.errors import ConfigError, LithostreamError, SourceError
+from lithostream.engine.inference import open_session
+from lithostream.engine.io.discover import discover
+from lithostream.engine.io.names import safe_name
+from lithostream.engine.stream.section_folder import commit_section
+
+PACKAGES = (
+    "lithostream",
+    "numpy",
+    "numba",
+    "onnxruntime",
+    "pyarrow",
+    "tifffile",
+    "imagecodecs",
+    "simplejpeg",
+)
+RUN_RECORD = "run.json"
+QUARANTINE = "quarantine"
+
+# Told the section, rows done and rows in all.
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(slots=True)
+class RunRecord:
+    """What a run did; written as `run.json`.
+
+    Attributes
+    ----------
+    out : Path
+        The run's folder.
+    bundle : Bundle
+    settings : RunSettings
+    backend : str
+        Inference runtime and version.
+    sections : list of dict
+        Per finished section: folder, inputs with SHA-256, notes, seconds.
+    quarantined : list of dict
+        Inputs without a result, each with its reason.
+    """
+
+    out: Path
+    bundle: Bundle
+    settings: RunSettings
+    backend: str
+    sections: list[dict[str, object]] = field(default_factory=list)
+    quarantined: list[dict[str, str | None]] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """0 all done, 3 some inputs quarantined."""
+        return 3 if self.quarantined else 0
+
+
+def run(
+    paths: Sequence[Path], bundle_path: Path, out: Path, settings: RunSettings, progress: Progress
+) -> RunRecord:
+    """Process every section found under `paths`.
+
+    One bad input quarantines itself: its reason goes to `OUT/quarantine/NAME.json`, the others finish.
+
+    Raises
+    ------
+    ConfigError, BundleError, BackendError
+        Before anything is written.
+    """
+    bundle = load_bundle(bundle_path)
+    endmembers = load_endmembers(bundle.path / ENDMEMBERS).subset(bundle.manifest.minerals)
+    session = open_session(bundle, batch=settings.batch, threads=settings.threads)
+    sections, failures = discover(paths)
+    if not sections and not failures:
+        raise ConfigError(
+            f"no section image under {', '.join(map(str, paths))}",
+            fix="give an image, a folder of images, an Itrax folder or a manifest.toml",
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    record = RunRecord(out, bundle, settings, session.backend)
+    for failure in failures:
+        _quarantine(record, safe_name(Path(failure.file or "input").name), failure)
+    started = time.monotonic()
+    for section in sections:
+        begun = time.monotonic()
+        try:
+            result = process_section(
+                section,
+                bundle,
+                endmembers,
+                session,
+                settings,
+                lambda done, total, name=section.name: progress(name, done, total),  # type: ignore[misc]
+            )
+        except SourceError as error:
+            _quarantine(record, section.name, error)
+            continue
+        commit_section(result, bundle, out)
+        record.sections.append(_section_record(section, result.notes, time.monotonic() - begun))
+    _write_record(record, time.monotonic() - started)
+    return record
+
+
+def _section_record(section: Section, notes: tuple[str, ...], seconds: float) -> dict[str, object]:
+    inputs = [section.image, *section.sidecars] + ([section.log] if section.log else [])
+    return {
+        "name": section.name,
+        "folder": section.name,
+        "inputs": [{"file": str(path), "sha256": sha256_file(path)} for path in inputs],
+        "px_per_cm": section.px_per_cm,
+        "scale_source": section.scale_source,
+        "top_cm": section.top_cm,
+        "depth_axis": section.depth_axis,
+        "depth_reversed": section.depth_reversed,
+        "scanner": section.scanner,
+        "notes": list(notes),
+        "seconds": round(seconds, 3),
+    }
+
+
+def _quarantine(record: RunRecord, name: str, error: LithostreamError) -> None:
+    entry = {"name": name, **error.as_json()}
+    record.quarantined.append(entry)
+    folder = record.out / QUARANTINE
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(entry, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_record(record: RunRecord, seconds: float) -> None:
+    manifest = record.bundle.manifest
+    values = {
+        "schema_version": 1,
+        "finished_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 3),
+        "bundle": {
+            "name": manifest.name,
+            "path": str(record.bundle.path),
+            "sha256": record.bundle.sha256,
+            "domain": manifest.domain.description,
+        },
+        "backend": record.backend,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "machine": {"system": platform.platform(), "processor": platform.machine()},
+        "settings": record.settings.model_dump(),
+        "sections": record.sections,
+        "quarantined": record.quarantined,
+    }
+    (record.out / RUN_RECORD).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
