@@ -50,8 +50,8 @@ class DemoOutcome:
 
     def table(self) -> Table:
         """Errors as a table for the terminal."""
-        table = Table(title="generated core: mean absolute error against the truth")
-        for heading in ("quantity", "error", "error of the mean", "in the 90 % interval"):
+        table = Table(title="mean absolute error against the truth of the generated core")
+        for heading in ("quantity", "error", "of the mean", "in 90 % band"):
             table.add_column(heading, justify="left" if heading == "quantity" else "right")
         for name, error in self.errors.items():
             unit = TARGETS[name].unit if name in TARGETS else "volume %"

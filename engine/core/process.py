@@ -1,5 +1,6 @@
 """One section from image to tables: the stages in the order the data flows."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from lithostream.engine.core.join import Joined, join
 from lithostream.engine.core.minerals import Endmembers
 from lithostream.engine.core.pooling import WindowSegments, pool
 from lithostream.engine.core.section import Section
-from lithostream.engine.core.unmix import MineralFlag, MineralResult, unmix_properties
+from lithostream.engine.core.unmix import MIXING_LAW_STD, MineralFlag, MineralResult, unmix_properties
 from lithostream.engine.core.windows import (
     Window,
     WindowTiles,
@@ -202,7 +203,10 @@ def _finish(
         dict(zip(bundle.targets, usable.T, strict=True)),
         endmembers,
         bundle.manifest.regime,
-        std={output.name: output.half_width_90 / NORMAL_90 for output in bundle.manifest.outputs},
+        std={
+            output.name: math.hypot(output.half_width_90 / NORMAL_90, MIXING_LAW_STD[output.name])
+            for output in bundle.manifest.outputs
+        },
         ridge=PRIOR_RIDGE,
     )
     intervals = _intervals(grid, bundle, kept, tiles, segments, minerals, log, known_instrument)

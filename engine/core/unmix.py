@@ -12,6 +12,7 @@ equation: c + (c / rho) rho, to first order, carries the error of the velocity a
 equation that is solved and the errors of all equations are independent.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntFlag
@@ -36,10 +37,11 @@ Regime = Literal["unconsolidated", "lithified"]
 DENSITY, VELOCITY, SUSCEPTIBILITY = "density", "p_wave_velocity", "magnetic_susceptibility"
 PROPERTIES = (DENSITY, VELOCITY, SUSCEPTIBILITY)
 
-# Standard deviations where the caller states none. Gamma density 0.02 g/cm3 and loop susceptibility 2e-5 SI
-# are those of a good multi-sensor core log; P-wave is 15 m/s of the log and 25 m/s of the mixing law, since
-# contacts between grains stiffen real mud by 1 to 2 %.
-DEFAULT_STD: dict[str, float] = {DENSITY: 0.02, VELOCITY: 30.0, SUSCEPTIBILITY: 2.0}
+# Error of the mixing laws themselves: contacts between grains stiffen real mud by 1 to 2 %.
+MIXING_LAW_STD: dict[str, float] = {DENSITY: 0.0, VELOCITY: 25.0, SUSCEPTIBILITY: 0.0}
+# Standard deviations where the caller states none: gamma density 0.02 g/cm3, P-wave 15 m/s and loop
+# susceptibility 2e-5 SI of a good multi-sensor core log, with the error of the mixing law.
+DEFAULT_STD: dict[str, float] = {DENSITY: 0.02, VELOCITY: math.hypot(15.0, 25.0), SUSCEPTIBILITY: 2.0}
 # Among answers that fit equally well the ridge takes the one of smallest norm, the most even mixture. It
 # is far below the curvature of the equations (about 1 and more), so a determined answer does not move.
 # Beside magnetite, whose column is 1e3 times longer than the others, the rounding of the solver can hide it:

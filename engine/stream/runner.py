@@ -2,6 +2,7 @@
 
 import json
 import platform
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from lithostream.engine.core.section import Section
 from lithostream.engine.errors import ConfigError, LithostreamError, SourceError
 from lithostream.engine.inference import open_session
 from lithostream.engine.io.discover import discover
-from lithostream.engine.io.names import safe_name
+from lithostream.engine.io.names import safe_name, unique_names
 from lithostream.engine.stream.section_folder import commit_section
 
 PACKAGES = (
@@ -90,6 +91,7 @@ def run(
             fix="give an image, a folder of images, an Itrax folder or a manifest.toml",
         )
     out.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(out / QUARANTINE, ignore_errors=True)  # of an earlier run: what was mended must not stay there
     record = RunRecord(out, bundle, settings, session.backend)
     for failure in failures:
         _quarantine(record, safe_name(Path(failure.file or "input").name), failure)
@@ -132,6 +134,8 @@ def _section_record(section: Section, notes: tuple[str, ...], seconds: float) ->
 
 
 def _quarantine(record: RunRecord, name: str, error: LithostreamError) -> None:
+    taken = [str(entry["name"]) for entry in record.quarantined]
+    name = unique_names([*taken, name])[-1]
     entry = {"name": name, **error.as_json()}
     record.quarantined.append(entry)
     folder = record.out / QUARANTINE
