@@ -75,7 +75,7 @@ class Output(_Strict):
 
     name: str
     unit: str
-    half_width_90: float = Field(ge=0)
+    half_width_90: float = Field(gt=0)
 
 
 class Manifest(_Strict):

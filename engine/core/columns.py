@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from lithostream.engine.bundle import Bundle
-from lithostream.engine.core.process import SectionResult
+from lithostream.engine.core.results import SectionResult
 from lithostream.engine.core.tables import (
     DRY_WEIGHT_PCT,
     VOLUME_PCT,

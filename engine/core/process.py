@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +10,10 @@ from lithostream.engine.bundle import Bundle
 from lithostream.engine.config import RunSettings
 from lithostream.engine.core.aggregate import overlap, segments_to_intervals, tiles_to_intervals
 from lithostream.engine.core.grid import Grid
-from lithostream.engine.core.join import Joined, join
+from lithostream.engine.core.join import join
 from lithostream.engine.core.minerals import Endmembers
 from lithostream.engine.core.pooling import WindowSegments, pool
+from lithostream.engine.core.results import IntervalResult, SectionResult, TileResult
 from lithostream.engine.core.section import Section
 from lithostream.engine.core.unmix import MIXING_LAW_STD, MineralFlag, MineralResult, unmix_properties
 from lithostream.engine.core.windows import (
@@ -33,93 +33,7 @@ PRIOR_RIDGE = 0.3**-2
 NORMAL_90 = 1.6449  # half width of the central 90 % of a normal distribution, in standard deviations
 PREVIEW_PX_PER_CM = 20.0  # enough for a 2x figure of a metre of core
 
-Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True)
-class TileResult:
-    """All predicted tiles of a section, in grid order.
-
-    Attributes
-    ----------
-    row, col : int64 [N]
-    core_fraction : float64 [N]
-    properties : float64 [N, T]
-    distance : float64 [N]
-        Embedding distance from the training data.
-    out_of_domain : bool [N]
-    """
-
-    row: npt.NDArray[np.int64]
-    col: npt.NDArray[np.int64]
-    core_fraction: Floats
-    properties: Floats
-    distance: Floats
-    out_of_domain: Bools
-
-
-@dataclass(frozen=True, slots=True)
-class IntervalResult:
-    """The rows a geologist reads.
-
-    Attributes
-    ----------
-    core_fraction : float64 [I]
-    tile_count : int32 [I]
-    mean, std : float64 [I, T]
-    volume_pct, dry_weight_pct, width_pct : float64 [I, E]
-        Abundances, and the range of the volume share over all answers that fit equally well.
-    residual : float64 [I]
-    out_of_domain, no_core, underdetermined : bool [I]
-    measured : dict of target name to Joined
-    """
-
-    core_fraction: Floats
-    tile_count: npt.NDArray[np.int32]
-    mean: Floats
-    std: Floats
-    volume_pct: Floats
-    dry_weight_pct: Floats
-    width_pct: Floats
-    residual: Floats
-    out_of_domain: Bools
-    no_core: Bools
-    underdetermined: Bools
-    measured: dict[str, Joined]
-
-
-@dataclass(frozen=True, slots=True)
-class SectionResult:
-    """Everything computed from one section.
-
-    Attributes
-    ----------
-    section : Section
-    grid : Grid
-    tiles : TileResult
-    segments : WindowSegments
-        Those of all windows, stacked.
-    segment_out_of_domain : bool [S]
-    minerals : MineralResult
-        Per segment.
-    intervals : IntervalResult
-    preview : uint8 [h, w, 3]
-    preview_mask : bool [h, w]
-    notes : tuple of str
-        Conversions, doubts and what the log reader masked.
-    """
-
-    section: Section
-    grid: Grid
-    tiles: TileResult
-    segments: WindowSegments
-    segment_out_of_domain: Bools
-    minerals: MineralResult
-    intervals: IntervalResult
-    preview: npt.NDArray[np.uint8]
-    preview_mask: Bools
-    notes: tuple[str, ...]
 
 
 class _Collector:

@@ -9,7 +9,9 @@ from pathlib import PureWindowsPath
 MAX_CHARS = 100  # leaves room for suffixes within the 255 bytes of every common file system
 _HASH_CHARS = 8
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+=@-]+")
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?|quarantine", re.IGNORECASE)  # devices on Windows; our own folder
+_RESERVED = re.compile(
+    r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?|quarantine", re.IGNORECASE
+)  # devices on Windows; our own folder
 
 
 def safe_name(text: str) -> str:

@@ -91,7 +91,9 @@ def run(
             fix="give an image, a folder of images, an Itrax folder or a manifest.toml",
         )
     out.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(out / QUARANTINE, ignore_errors=True)  # of an earlier run: what was mended must not stay there
+    shutil.rmtree(
+        out / QUARANTINE, ignore_errors=True
+    )  # of an earlier run: what was mended must not stay there
     record = RunRecord(out, bundle, settings, session.backend)
     for failure in failures:
         _quarantine(record, safe_name(Path(failure.file or "input").name), failure)

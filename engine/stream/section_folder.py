@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lithostream.engine.bundle import Bundle
 from lithostream.engine.core.columns import section_tables
-from lithostream.engine.core.process import SectionResult
+from lithostream.engine.core.results import SectionResult
 from lithostream.engine.io.las import write_las
 from lithostream.engine.io.parquet import write_parquet
 from lithostream.engine.report.strip import write_strip
