@@ -3,7 +3,7 @@
 import tomllib
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -81,7 +81,25 @@ def explain(error: ValidationError, model: type[BaseModel], path: Path | None) -
     key = str(first["loc"][-1]) if first["loc"] else ""
     fix = "correct the value"
     if first["type"] == "extra_forbidden":
-        near = get_close_matches(key, list(model.model_fields), n=1)
-        fix = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(model.model_fields)}"
+        known = _keys_beside(model, first["loc"])
+        near = get_close_matches(key, known, n=1)
+        fix = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
     place = ".".join(str(part) for part in first["loc"])
     return ConfigError(f"{first['msg']}, got {first['input']!r}", file=path, place=place, fix=fix)
+
+
+def _keys_beside(model: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
+    """Known keys of the table that holds the key at `place`."""
+    for part in place[:-1]:
+        field = model.model_fields.get(str(part))
+        inner = _models_in(field.annotation) if field else []
+        if len(inner) == 1:
+            model = inner[0]
+    return list(model.model_fields)
+
+
+def _models_in(annotation: object) -> list[type[BaseModel]]:
+    """Every schema that a type annotation names, however deep."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]

@@ -1,0 +1,153 @@
+"""From a checkpoint to a verified bundle."""
+
+import csv
+import hashlib
+import io
+import shutil
+import tempfile
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+from safetensors.numpy import save
+
+from lithostream.engine.bundle import (
+    ENDMEMBERS,
+    GOLDEN,
+    MANIFEST,
+    MODEL,
+    Domain,
+    Manifest,
+    Output,
+    load_bundle,
+)
+from lithostream.engine.core.targets import TARGETS
+from lithostream.engine.errors import BundleError
+from lithostream.engine.inference import open_session
+from lithostream.export.golden import golden_tiles
+from lithostream.export.graph import to_onnx
+from lithostream.training.checkpoint import TrainingRecord, load_checkpoint
+from lithostream.training.fit import predict
+from lithostream.training.models.properties import PropertyNet
+
+PARITY = 1e-4  # of the largest value of an output
+GOLDEN_TOLERANCE = 1e-3  # standard deviations over the golden cases; fp32 runtimes differ by about 1e-5
+
+
+def export_bundle(checkpoint: Path, out: Path) -> Path:
+    """Export a checkpoint, prove that the bundle gives the same numbers, and write it.
+
+    Parameters
+    ----------
+    checkpoint : Path
+        Folder that `train_properties` wrote.
+    out : Path
+        Folder to make; must not exist.
+
+    Returns
+    -------
+    Path
+        `out`.
+
+    Raises
+    ------
+    BundleError
+        The checkpoint cannot be read, the graph breaks a rule, or ONNX Runtime and torch disagree.
+    """
+    if out.exists():
+        raise BundleError("exists already", file=out, fix="choose another --out, or remove it")
+    model, record = load_checkpoint(checkpoint)
+    tile = record.config.tile.as_input()
+    tiles = golden_tiles(tile)
+    graph = to_onnx(model, tile.size_px)
+    expected = check_parity(model, graph, tiles)
+    contents = {
+        MODEL: graph,
+        ENDMEMBERS: endmember_table(record.config.minerals),
+        GOLDEN: save({"tiles": tiles, "properties": expected}),
+    }
+    contents[MANIFEST] = _manifest(record, contents)
+    _write(out, contents)
+    return out
+
+
+def check_parity(model: PropertyNet, graph: bytes, tiles: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Compare ONNX Runtime with torch on tiles [N, S, S, 3] and return its properties [N, T].
+
+    Raises
+    ------
+    BundleError
+        An output differs by more than `PARITY` of its largest value.
+    """
+    session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    properties, distance = session.run(["properties", "distance"], {"tiles": tiles})
+    wanted = predict(model, tiles)
+    for name, found, reference in (
+        ("properties", properties, wanted.properties),
+        ("distance", distance[:, None], wanted.distance[:, None]),
+    ):
+        gap = np.abs(found - reference).max(axis=0) / np.maximum(np.abs(reference).max(axis=0), 1e-12)
+        if not gap.max() <= PARITY:  # NaN is a miss too
+            raise BundleError(
+                f"ONNX Runtime differs from torch by {gap.max():.3g} of the largest value, {PARITY:g} is allowed",
+                place=name,
+                fix="do not use this checkpoint: look for weights of extreme size, or train again",
+            )
+    found_properties: npt.NDArray[np.float32] = properties
+    return found_properties
+
+
+def endmember_table(minerals: tuple[str, ...]) -> bytes:
+    """Return the rows of the shipped mineral table called `minerals`, in that order, with all columns."""
+    text = (files("lithostream.engine.core") / "minerals.csv").read_text(encoding="utf-8")
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    rows = {row["name"]: row for row in reader}
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, reader.fieldnames or [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows[name] for name in minerals)
+    return table.getvalue().encode()
+
+
+def _manifest(record: TrainingRecord, contents: dict[str, bytes]) -> bytes:
+    config = record.config
+    manifest = Manifest(
+        schema_version=1,
+        job="core",
+        name=config.name,
+        licence=config.licence,
+        domain=Domain(
+            description=config.description,
+            scanners=record.scanners,
+            px_per_cm=record.px_per_cm,
+            distance_limit=record.distance_limit,
+        ),
+        input=config.tile.as_input(),
+        outputs=tuple(
+            Output(name=name, unit=TARGETS[name].unit, half_width_90=record.metrics[name].half_width_90)
+            for name in config.targets
+        ),
+        regime=config.regime,
+        minerals=config.minerals,
+        golden_tolerance=GOLDEN_TOLERANCE,
+        training=record.model_dump(mode="json", exclude={"metrics"}),
+        metrics=record.model_dump(mode="json", include={"metrics"})["metrics"],
+        files={name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
+    )
+    return (manifest.model_dump_json(indent=2) + "\n").encode()
+
+
+def _write(out: Path, contents: dict[str, bytes]) -> None:
+    """Write beside `out`, load and run the result as a deployment would, then rename."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        folder.chmod(0o755)
+        for name, content in contents.items():
+            (folder / name).write_bytes(content)
+        open_session(load_bundle(folder), batch=8, threads=1)
+        folder.rename(out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

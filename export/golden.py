@@ -1,0 +1,32 @@
+"""Golden tiles: generated, so that no training pixel travels with a bundle."""
+
+import numpy as np
+import numpy.typing as npt
+
+from lithostream.engine.bundle import TileInput
+from lithostream.engine.core.grid import edges_px
+from lithostream.engine.core.synthetic import generate
+from lithostream.kernels import tiles
+
+CORE_SEED = 500  # neither the demo's core nor a training core
+CORE_TILES, NOISE_TILES = 16, 4
+LEVELS = (0, 64, 128, 192, 255)
+
+
+def golden_tiles(tile: TileInput) -> npt.NDArray[np.uint8]:
+    """Tiles of a generated core, flat greys from black to white, and noise: uint8 [G, S, S, 3]."""
+    size, rng = tile.size_px, np.random.default_rng(CORE_SEED)
+    flat = np.broadcast_to(np.array(LEVELS, np.uint8)[:, None, None, None], (len(LEVELS), size, size, 3))
+    noise = rng.integers(0, 256, (NOISE_TILES, size, size, 3), np.uint8)
+    return np.concatenate([_core_tiles(tile, rng), flat, noise])
+
+
+def _core_tiles(tile: TileInput, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    px_per_cm = tile.size_px / tile.tile_cm
+    core = generate(
+        CORE_SEED, length_cm=30 + 6 * tile.tile_cm, width_cm=8 + tile.tile_cm, px_per_cm=px_per_cm
+    )
+    height, width, _ = core.image.shape
+    rows, cols = edges_px(height, tile.tile_cm, px_per_cm), edges_px(width, tile.tile_cm, px_per_cm)
+    cut = tiles(core.image, rows, cols, tile.size_px)
+    return cut[rng.permutation(len(cut))[:CORE_TILES]]

@@ -1,0 +1,81 @@
+"""From a network to one clean ONNX file."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper
+
+from lithostream.engine.bundle import check_graph
+from lithostream.engine.errors import BundleError
+from lithostream.training.models.properties import PropertyNet
+
+OPSET = 20
+TRACED_BATCH = 2  # a batch of one would be baked into the graph
+FIX = "report the torch and onnx versions; `pip install 'lithostream[train]'` brings a pair that works"
+
+
+def to_onnx(model: PropertyNet, size_px: int) -> bytes:
+    """Export a network: uint8 `tiles` [N, S, S, 3] to `properties` [N, T] and `distance` [N].
+
+    Raises
+    ------
+    BundleError
+        The graph breaks a rule that a runtime relies on.
+    """
+    example = torch.zeros((TRACED_BATCH, size_px, size_px, 3), dtype=torch.uint8)
+    program = torch.onnx.export(
+        model.eval(),
+        (example,),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=["tiles"],
+        output_names=["properties", "distance"],
+        dynamic_shapes={"tiles": {0: torch.export.Dim("batch")}},
+        verbose=False,
+    )
+    buffer = io.BytesIO()
+    program.save(buffer)
+    graph = strip(onnx.load_model_from_string(buffer.getvalue()))
+    check_rules(graph)
+    content: bytes = graph.SerializeToString(deterministic=True)
+    return content
+
+
+def strip(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Remove what tells of the machine that exported: stack traces, paths, doc strings, producer."""
+    model.ClearField("metadata_props")
+    model.ClearField("doc_string")
+    model.producer_name, model.producer_version = "lithostream", ""
+    graph = model.graph
+    graph.name = "properties"
+    graph.ClearField("metadata_props")
+    graph.ClearField("doc_string")
+    graph.ClearField("value_info")
+    for item in (*graph.node, *graph.initializer, *graph.input, *graph.output):
+        item.ClearField("metadata_props")
+        item.ClearField("doc_string")
+    return model
+
+
+def check_rules(model: onnx.ModelProto) -> None:
+    """Refuse a graph that is not opset 20, has weights that are not numbers, or misuses its input.
+
+    Raises
+    ------
+    BundleError
+        Naming the rule.
+    """
+    check_graph(model.SerializeToString(), Path("model.onnx"))
+    opsets = {entry.domain: entry.version for entry in model.opset_import}
+    if opsets.get("") != OPSET:
+        raise BundleError(f"opset is {opsets.get('')}, expected {OPSET}", place="opset", fix=FIX)
+    users = [node.op_type for node in model.graph.node if "tiles" in node.input]
+    if users != ["Cast"]:
+        raise BundleError(f"input feeds {users}, expected one Cast", place="tiles", fix=FIX)
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+            raise BundleError("weights are not finite numbers", place=tensor.name, fix="train again")

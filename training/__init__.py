@@ -1,0 +1,1 @@
+"""PyTorch training. Never imported by the engine."""

@@ -1,0 +1,97 @@
+"""A training checkpoint: weights without pickle, and a record of where they come from."""
+
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from lithostream.engine.config import StrictModel
+from lithostream.engine.errors import BundleError
+from lithostream.training.config import TrainConfig
+from lithostream.training.crossval import TargetReport
+from lithostream.training.models.properties import PropertyNet
+
+WEIGHTS, RECORD = "weights.safetensors", "training.json"
+
+
+class DataFile(StrictModel):
+    """One file that was learned from."""
+
+    name: str
+    sha256: str
+
+
+class TrainingRecord(StrictModel):
+    """`training.json`.
+
+    Attributes
+    ----------
+    config : TrainConfig
+    seed : int
+        Of the final model.
+    rows, tiles : int
+        Labelled rows and their tiles.
+    best_epoch : int
+        Of the final model; 0 is the linear start.
+    metrics : dict of target to TargetReport
+        Cross-validation.
+    distance_limit : float
+        Largest embedding distance that counts as known material.
+    scanners, px_per_cm
+        Instruments and the range of scales, a margin included.
+    data : tuple of DataFile
+        Images and logs.
+    versions : dict of package to version
+    """
+
+    config: TrainConfig
+    seed: int
+    rows: int
+    tiles: int
+    best_epoch: int
+    metrics: dict[str, TargetReport]
+    distance_limit: float
+    scanners: tuple[str, ...]
+    px_per_cm: tuple[float, float]
+    data: tuple[DataFile, ...]
+    versions: dict[str, str]
+
+
+def save_checkpoint(folder: Path, model: PropertyNet, record: TrainingRecord) -> None:
+    """Write weights and record into an existing folder."""
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / WEIGHTS)
+    (folder / RECORD).write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def load_checkpoint(folder: Path) -> tuple[PropertyNet, TrainingRecord]:
+    """Read a checkpoint.
+
+    Raises
+    ------
+    BundleError
+        A file is missing, damaged, or not of this version.
+    """
+    fix = "give the folder that `lithostream train properties` wrote"
+    try:
+        record = TrainingRecord.model_validate_json((folder / RECORD).read_bytes())
+        weights = load_file(folder / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise BundleError(f"cannot be read: {error}", file=folder, fix=fix) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise BundleError(first["msg"], file=folder / RECORD, place=place, fix=fix) from error
+    config = record.config
+    model = PropertyNet(len(config.targets), config.fit.width, config.tile.size_px, config.fit.dropout)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise BundleError("the weights are of another network", file=folder / WEIGHTS, fix=fix) from error
+    bad = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
+    if bad:
+        raise BundleError(
+            "weights are not finite numbers", file=folder / WEIGHTS, place=bad[0], fix="train again"
+        )
+    return model.eval(), record

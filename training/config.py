@@ -1,0 +1,158 @@
+"""Schema of a training configuration."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from lithostream.engine.bundle import TileInput
+from lithostream.engine.config import RunSettings, StrictModel
+from lithostream.engine.core.minerals import load_endmembers
+from lithostream.engine.core.targets import TARGETS
+from lithostream.engine.errors import ConfigError
+
+
+def _known_targets(names: tuple[str, ...]) -> tuple[str, ...]:
+    unknown = [name for name in names if name not in TARGETS]
+    if unknown or len(set(names)) != len(names):
+        raise ValueError(f"name each target once, out of {', '.join(TARGETS)}")
+    return names
+
+
+def _known_minerals(names: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        load_endmembers().subset(names)
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
+    return names
+
+
+class TileConfig(StrictModel):
+    """Physical edge of a tile and its size as the network sees it."""
+
+    tile_cm: float = Field(default=1.0, gt=0)
+    size_px: int = Field(default=32, ge=8, le=1024)
+
+    def as_input(self) -> TileInput:
+        """Return the same as the bundle states it."""
+        return TileInput(tile_cm=self.tile_cm, size_px=self.size_px)
+
+
+class FitConfig(StrictModel):
+    """How one network is fitted.
+
+    Attributes
+    ----------
+    width : int
+        Channels of the first stage of ResNet-18; 64 is the published network.
+    epochs, patience : int
+        Passes over the training rows at most; passes without improvement on the validation rows before stopping.
+    validations : int
+        Times that other depth blocks are set aside to find the number of passes; more is steadier on few rows.
+    batch_rows, tiles_per_row : int
+        Depth rows of a step, and tiles drawn from each.
+    learning_rate, weight_decay, dropout : float
+        AdamW's, and the share of the embedding that is dropped.
+    brightness, contrast : float
+        Largest relative change of an augmented tile.
+    threads : int
+        CPU threads; part of what makes two runs equal.
+    """
+
+    width: int = Field(default=16, ge=1, le=256)
+    epochs: int = Field(default=40, ge=1)
+    patience: int = Field(default=10, ge=1)
+    validations: int = Field(default=1, ge=1, le=6)
+    batch_rows: int = Field(default=32, ge=2)
+    tiles_per_row: int = Field(default=4, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.05, ge=0)
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+    brightness: float = Field(default=0.02, ge=0, lt=1)
+    contrast: float = Field(default=0.05, ge=0, lt=1)
+    threads: int = Field(default=1, ge=1)
+
+
+class SplitConfig(StrictModel):
+    """How unseen depth is held out.
+
+    Attributes
+    ----------
+    folds : int
+        Parts of the cross-validation.
+    block_cm : float
+        Depth blocks that are held out whole; longer than a section holds out whole sections.
+    buffer_cm : float
+        Rows nearer than this to a held-out row are not trained on: two footprints must not overlap.
+    seeds : tuple of int
+        Each draws its own folds and initial weights. The first one also makes the final model.
+    """
+
+    folds: int = Field(default=5, ge=2)
+    block_cm: float = Field(default=20.0, gt=0)
+    buffer_cm: float = Field(default=6.0, ge=0)
+    seeds: tuple[int, ...] = Field(default=(0, 1, 2, 3, 4), min_length=1)
+
+
+class Range(StrictModel):
+    """Readings outside are not trained on or scored."""
+
+    low: float
+    high: float
+
+
+class SyntheticConfig(StrictModel):
+    """Generated training cores: their number, first seed, length range and the scales they cycle through."""
+
+    cores: int = Field(ge=1)
+    first_seed: int = Field(default=1000, ge=1000)
+    length_cm: tuple[float, float] = (60.0, 100.0)
+    width_cm: float = 8.0
+    px_per_cm: tuple[float, ...] = Field(default=(32.0, 40.0, 50.0), min_length=1)
+
+
+class TrainConfig(StrictModel):
+    """`lithostream train properties CONFIG.toml`.
+
+    Attributes
+    ----------
+    name, licence, description : str
+        What the bundle will say about itself; `description` is its domain, one sentence.
+    data : tuple of Path
+        Images, folders or manifests, relative to this file. Empty with `synthetic`.
+    targets : tuple of str
+        Properties to learn.
+    regime, minerals
+        Mixing regime and endmembers of the bundle.
+    roi : {"sediment", "box"}
+        Rule that finds the core, as in `RunSettings`.
+    qc : dict of target to Range
+        Credible readings of this data.
+    """
+
+    name: str
+    licence: str
+    description: str
+    targets: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_known_targets)]
+    regime: Literal["unconsolidated", "lithified"] = "unconsolidated"
+    minerals: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_known_minerals)]
+    data: tuple[Path, ...] = ()
+    synthetic: SyntheticConfig | None = None
+    roi: Literal["sediment", "box"] = "sediment"
+    tile: TileConfig = TileConfig()
+    fit: FitConfig = FitConfig()
+    split: SplitConfig = SplitConfig()
+    qc: dict[str, Range] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if bool(self.data) == (self.synthetic is not None):
+            raise ValueError("give either data or synthetic")
+        strangers = set(self.qc) - set(self.targets)
+        if strangers:
+            raise ValueError(f"qc names {sorted(strangers)}, which are not targets")
+        return self
+
+    def run_settings(self) -> RunSettings:
+        """Return settings under which a run cuts the same tiles."""
+        return RunSettings(roi=self.roi, interval_cm=self.tile.tile_cm, threads=self.fit.threads)

@@ -1,0 +1,1 @@
+"""Datasets of image tiles joined to measured logs by depth."""

@@ -1,0 +1,1 @@
+"""Networks that export to one ONNX graph."""
