@@ -84,7 +84,7 @@ def _contents(run: ReportRun) -> str:
         top, base = floats_of(table, "top_cm").min(), floats_of(table, "base_cm").max()
         counts = [table.num_rows, *(flags_of(table, name).sum() for name in ("no_core", "out_of_domain"))]
         link = f'<a href="#section-{number}">{escape(section.name)}</a>'
-        rows.append([link, f"{top:.6g} to {base:.6g}", *map(str, counts)])
+        rows.append([link, f"{round(top, 1):g} to {round(base, 1):g}", *map(str, counts)])
     return f'<section class="card">\n<h2>Sections</h2>\n{_numbers(heading, rows)}\n</section>'
 
 

@@ -57,7 +57,7 @@ def _where(table: pa.Table, flag: Bools) -> str:
     top, base = floats_of(table, "top_cm"), floats_of(table, "base_cm")
     if flag.all():
         return f"All {len(flag)} intervals."
-    runs = [f"{first:.6g} to {last:.6g} cm" for first, last in spans(top, base, flag)]
+    runs = [f"{round(first, 1):g} to {round(last, 1):g} cm" for first, last in spans(top, base, flag)]
     shown = ", ".join(runs[:6]) + (f" and {len(runs) - 6} further stretches" if len(runs) > 6 else "")
     return f"{flag.sum()} of {len(flag)} intervals: {shown}."
 
@@ -67,7 +67,7 @@ def section_facts(section: ReportSection) -> dict[str, str]:
     table = section.intervals
     top, base = floats_of(table, "top_cm"), floats_of(table, "base_cm")
     first = {name: table[name][0].as_py() for name in ("hole", "depth_scale", "depth_method", "scale_source")}
-    facts = {"Section offset": f"{top.min():.6g} to {base.max():.6g} cm, {len(top)} intervals"}
+    facts = {"Section offset": f"{round(top.min(), 1):g} to {round(base.max(), 1):g} cm, {len(top)} intervals"}
     if first["hole"] is not None:
         facts["Hole"] = first["hole"]
     hole_m = np.append(floats_of(table, "top_m"), floats_of(table, "base_m"))

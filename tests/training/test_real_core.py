@@ -6,9 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
-from lithostream.engine.config import load_toml
+from lithostream.engine.config import RunSettings, load_toml
+from lithostream.engine.core.tables import flags_of, floats_of
+from lithostream.engine.stream.runner import run
 from lithostream.training.config import TrainConfig
 from lithostream.training.data.sources import labelled_sections
 from lithostream.training.data.tiles import TileSet, build_tiles
@@ -50,6 +53,7 @@ def test_rows_are_labelled_from_the_log_and_never_in_foam(
 )
 def test_the_network_reaches_the_random_forest_out_of_fold(manifest: Path, tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="training needs the extra 'train'")
+    from lithostream.export.bundle import export_bundle
     from lithostream.training.checkpoint import load_checkpoint
     from lithostream.training.study import train_properties
 
@@ -59,3 +63,8 @@ def test_the_network_reaches_the_random_forest_out_of_fold(manifest: Path, tmp_p
     for target in ("density", "magnetic_susceptibility"):
         low = record.metrics[target].r2_gain["random_forest"].low
         assert low is not None and low > 0, target
+    bundle = export_bundle(tmp_path / "checkpoint", tmp_path / "bundle")
+    run([manifest], bundle, tmp_path / "run", RunSettings(), lambda *_: None)
+    table = pq.read_table(tmp_path / "run" / "M9907-11PC_RGB_crop" / "intervals.parquet")
+    known = ~flags_of(table, "no_core")
+    assert np.isfinite(floats_of(table, "quartz_vol_pct"))[known].mean() > 0.95
