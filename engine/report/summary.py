@@ -67,7 +67,9 @@ def section_facts(section: ReportSection) -> dict[str, str]:
     table = section.intervals
     top, base = floats_of(table, "top_cm"), floats_of(table, "base_cm")
     first = {name: table[name][0].as_py() for name in ("hole", "depth_scale", "depth_method", "scale_source")}
-    facts = {"Section offset": f"{round(top.min(), 1):g} to {round(base.max(), 1):g} cm, {len(top)} intervals"}
+    facts = {
+        "Section offset": f"{round(top.min(), 1):g} to {round(base.max(), 1):g} cm, {len(top)} intervals"
+    }
     if first["hole"] is not None:
         facts["Hole"] = first["hole"]
     hole_m = np.append(floats_of(table, "top_m"), floats_of(table, "base_m"))
