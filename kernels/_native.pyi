@@ -31,3 +31,12 @@ def nnls(
     residual: npt.NDArray[np.float64],
     flags: npt.NDArray[np.uint8],
 ) -> None: ...
+def idw(
+    points: npt.NDArray[np.float64],
+    values: npt.NDArray[np.float64],
+    origin_step: tuple[float, float, float, float],
+    k: int,
+    radius: float,
+    power: float,
+    out: npt.NDArray[np.float32],
+) -> None: ...

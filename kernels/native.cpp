@@ -6,4 +6,5 @@ NB_MODULE(_native, m) {
     register_segment_stats(m);
     register_slic(m);
     register_nnls(m);
+    register_idw(m);
 }

@@ -5,3 +5,4 @@
 void register_segment_stats(nanobind::module_& m);
 void register_slic(nanobind::module_& m);
 void register_nnls(nanobind::module_& m);
+void register_idw(nanobind::module_& m);
