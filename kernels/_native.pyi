@@ -17,8 +17,11 @@ def slic(
     mask: npt.NDArray[np.bool_] | None,
     box: tuple[int, int, int, int],
     cells: tuple[int, int],
+    stride: int,
+    unit: int,
     weight: int,
     min_size: int,
+    threads: int,
     labels: npt.NDArray[np.int32],
 ) -> None: ...
 def nnls(

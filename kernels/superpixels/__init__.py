@@ -1,6 +1,7 @@
 """SLIC superpixels in integer arithmetic: the same labels on every machine."""
 
 import math
+import os
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ __all__ = ["slic"]
 
 MAX_PIXELS = 2**28
 MAX_COMPACTNESS = 1000.0
+PIXELS_PER_THREAD = 2**17
 
 
 def slic(
@@ -27,10 +29,11 @@ def slic(
     """Divide an image into compact regions of similar colour.
 
     Each pixel joins the nearest of the up to nine superpixels that started in its own grid cell and the
-    cells around it, by squared colour distance + (compactness / step)**2 * squared distance in px; the
-    centres then move to the mean of their pixels. Ten rounds, fewer once nothing changes; a tie goes to the lower
-    label. Connected pieces under a quarter of the mean size join the neighbour of the nearest mean
-    colour. Labels are numbered by their first pixel in row order.
+    cells around it, by the sum of the channels' differences + compactness / step * (|dy| + |dx|) in px, in
+    15-bit fixed point; a tie goes to the one of its own cell, then to the lower. The centres move to the
+    mean of their pixels in ten rounds, each over every third row (second in cells under
+    12 px high, all under 8); then every pixel chooses. Connected pieces under a quarter of the mean size
+    join the neighbour of the nearest mean colour. Labels are numbered by their first pixel in row order.
 
     Parameters
     ----------
@@ -58,9 +61,11 @@ def slic(
 
     Notes
     -----
-    Cost: O(9 * C * H * W) per round; 12 bytes a pixel beside the result. Copies an image or mask that is not
-    C-contiguous. Source: Achanta et al. (2012), SLIC superpixels compared to state-of-the-art superpixel methods,
-    doi 10.1109/TPAMI.2012.120; search by grid cell: Ren et al. (2015), gSLICr, arXiv 1509.04232.
+    Cost: O(9 * C * H * W) per round; C bytes a pixel and about 40 per run of equal label in a row beside the
+    result. Uses up to all cores; the labels do not depend on how many. Copies an image or mask that is not
+    C-contiguous. Source: Achanta et al. (2012), SLIC superpixels compared to state-of-the-art superpixel
+    methods, doi 10.1109/TPAMI.2012.120; search by grid cell: Ren et al. (2015), gSLICr, arXiv 1509.04232;
+    city-block distance and row sampling: as in fast-slic, github.com/Algy/fast-slic.
     """
     check_array("image", image, dtype=np.uint8, shape=(None, None, None))
     height, width, channels = image.shape
@@ -77,14 +82,14 @@ def slic(
             f"compactness: expected above 0 and at most {MAX_COMPACTNESS:g}, got {compactness}"
         )
     labels = np.empty((height, width), np.int32) if out is None else _check_out(out, (height, width))
-    plan = plan_grid((height, width), mask, int(n_segments), compactness)
+    plan = plan_grid((height, width, channels), mask, int(n_segments), compactness)
     if plan is None:
         labels.fill(0)
         return labels
     own_mask = None if mask is None else np.ascontiguousarray(mask)
-    _native.slic(
-        np.ascontiguousarray(image), own_mask, plan.box, plan.cells, plan.weight, plan.min_size, labels
-    )
+    threads = min(os.cpu_count() or 1, 1 + height * width // PIXELS_PER_THREAD)
+    grid = (plan.box, plan.cells, plan.stride, plan.unit, plan.weight, plan.min_size)
+    _native.slic(np.ascontiguousarray(image), own_mask, *grid, threads, labels)
     return labels
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from lithostream.kernels.superpixels.plan import COLOUR_SHIFT, FIXED, ITERATIONS, SeedGrid, plan_grid
+from lithostream.kernels.superpixels.plan import FIXED, ITERATIONS, WEIGHT_SHIFT, SeedGrid, plan_grid
 
 Ints = npt.NDArray[np.int64]
 
@@ -18,7 +18,7 @@ def slic(
     """Superpixel labels int32 [H, W]; see `lithostream.kernels.superpixels.slic`."""
     height, width, _ = image.shape
     labels = np.zeros((height, width), np.int32)
-    plan = plan_grid((height, width), mask, n_segments, compactness)
+    plan = plan_grid(image.shape, mask, n_segments, compactness)
     if plan is None:
         return labels
     y0, x0, y1, x1 = plan.box
@@ -30,37 +30,54 @@ def slic(
 
 def _cluster(colours: Ints, inside: npt.NDArray[np.bool_], plan: SeedGrid) -> Ints:
     """Cluster of each pixel, int64 [h, w]; -1 outside the mask. May be in several pieces."""
-    height, width, _ = colours.shape
+    height, width, channels = colours.shape
     rows, cols = plan.cells
     grid_y, grid_x = np.arange(height)[:, None] * rows // height, np.arange(width)[None, :] * cols // width
-    features = np.dstack((*np.mgrid[:height, :width], colours)).astype(np.int64)  # [h, w, 2 + C]
-    clusters = np.where(inside, grid_y * cols + grid_x, -1)
-    for _ in range(ITERATIONS):
-        counts, centres = _means(clusters, features, rows * cols)
-        best = np.full((height, width), np.iinfo(np.int64).max)
-        nearest = clusters.copy()
-        for up, left in np.ndindex(3, 3):  # ascending cluster number: a tie stays with the lower
-            cy, cx = np.broadcast_arrays(grid_y + up - 1, grid_x + left - 1)
-            exists = inside & (cy >= 0) & (cy < rows) & (cx >= 0) & (cx < cols)
-            candidate = np.where(exists, cy * cols + cx, 0)
-            square = (features * FIXED - centres[candidate]) ** 2
-            distance = (square[..., 2:].sum(-1) << COLOUR_SHIFT) + plan.weight * square[..., :2].sum(-1)
-            closer = exists & (counts[candidate] > 0) & (distance < best)
-            best[closer], nearest[closer] = distance[closer], candidate[closer]
-        if np.array_equal(nearest, clusters):
-            break
-        clusters = nearest
-    return clusters
+    cells = np.where(inside, grid_y * cols + grid_x, -1)
+    scale = np.array([FIXED, FIXED] + [plan.unit] * channels)
+    features = np.dstack((*np.mgrid[:height, :width], colours))  # int64 [h, w, 2 + C]
+    counts, centres = _means(cells, features, rows * cols, scale)
+    alive = counts > 0
+    for i in range(ITERATIONS):
+        clusters = _nearest(cells, features * scale, centres, alive, plan)
+        clusters[np.arange(height) % plan.stride != i % plan.stride] = -1
+        counts, means = _means(clusters, features, rows * cols, scale)
+        centres = np.where(counts[:, None] > 0, means, centres)
+    return _nearest(cells, features * scale, centres, alive, plan)
 
 
-def _means(regions: Ints, features: Ints, count: int) -> tuple[Ints, Ints]:
-    """Pixels int64 [K] and rounded mean features int64 [K, F], in 1/16, of the regions 0..K-1."""
+def _nearest(
+    cells: Ints, features: Ints, centres: Ints, alive: npt.NDArray[np.bool_], plan: SeedGrid
+) -> Ints:
+    """Nearest of the nine centres around each cell; a tie goes to its own, then to the lower number."""
+    rows, cols = plan.cells
+    own_y, own_x = cells // cols, cells % cols
+    best, nearest = np.full(cells.shape, np.iinfo(np.int64).max), cells.copy()
+    for up, left in ((0, 0), *((j // 3 - 1, j % 3 - 1) for j in range(9))):
+        cy, cx = own_y + up, own_x + left
+        exists = (cells >= 0) & (cy >= 0) & (cy < rows) & (cx >= 0) & (cx < cols)
+        candidate = np.where(exists, cy * cols + cx, 0)
+        distance = np.abs(_weighted(features, plan) - _weighted(centres, plan)[candidate]).sum(-1)
+        closer = exists & alive[candidate] & (distance < best)
+        best[closer], nearest[closer] = distance[closer], candidate[closer]
+    return nearest
+
+
+def _weighted(features: Ints, plan: SeedGrid) -> Ints:
+    """Scale y and x, in 1/16 px, so that one sample value weighs `plan.unit`."""
+    weights = np.array([plan.weight] * 2 + [1 << WEIGHT_SHIFT] * (features.shape[-1] - 2))
+    weighted: Ints = features * weights >> WEIGHT_SHIFT
+    return weighted
+
+
+def _means(regions: Ints, features: Ints, count: int, scale: Ints | int = FIXED) -> tuple[Ints, Ints]:
+    """Pixels int64 [K] and rounded mean features int64 [K, F], times `scale`, of the regions 0..K-1."""
     sizes, sums = np.zeros(count, np.int64), np.zeros((count, features.shape[-1]), np.int64)
     inside = regions >= 0
     np.add.at(sizes, regions[inside], 1)
     np.add.at(sums, regions[inside], features[inside])
     divisor = np.maximum(sizes, 1)[:, None]
-    return sizes, (sums * FIXED + divisor // 2) // divisor
+    return sizes, (sums * scale + divisor // 2) // divisor
 
 
 def _pieces(clusters: Ints) -> Ints:

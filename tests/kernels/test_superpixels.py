@@ -10,8 +10,10 @@ from scipy import ndimage
 from skimage.segmentation import find_boundaries
 from skimage.segmentation import slic as skimage_slic
 
+from lithostream.kernels import _native
 from lithostream.kernels.errors import ContractError
 from lithostream.kernels.superpixels import reference, slic
+from lithostream.kernels.superpixels.plan import plan_grid
 
 Image = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int32]
@@ -137,6 +139,28 @@ def test_boundary_recall_is_at_least_that_of_scikit_image() -> None:
     theirs = skimage_slic(image, n_segments=120, compactness=10, start_label=1)
     assert ours.max() <= 1.5 * 120
     assert recall(truth, ours) >= max(recall(truth, theirs) - 0.02, 0.9)
+
+
+@pytest.mark.parametrize("compactness", [0.01, 10.0, 1000.0])
+def test_rows_longer_than_a_chunk_and_sampled_rows_equal_the_reference(compactness: float) -> None:
+    image = blobs(40, 300)
+    mask = np.random.default_rng(2).random((40, 300)) < 0.8
+    options: dict[str, Any] = {"n_segments": 12, "compactness": compactness, "mask": mask}
+    plan = plan_grid(image.shape, mask, 12, compactness)
+    assert plan is not None and plan.stride > 1
+    assert np.array_equal(slic(image, **options), reference.slic(image, **options))
+
+
+def test_the_labels_do_not_depend_on_the_number_of_threads() -> None:
+    image = blobs(200, 150)
+    plan = plan_grid(image.shape, None, 60, 10.0)
+    assert plan is not None
+    want = slic(image, n_segments=60, compactness=10)
+    for threads in (1, 2, 5):
+        labels = np.empty((200, 150), np.int32)
+        grid = (plan.box, plan.cells, plan.stride, plan.unit, plan.weight, plan.min_size)
+        _native.slic(image, None, *grid, threads, labels)
+        assert np.array_equal(labels, want)
 
 
 def test_eight_threads_get_the_same_labels() -> None:
