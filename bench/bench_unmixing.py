@@ -8,7 +8,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from lithostream.kernels import nnls
 
 PROBLEMS = 2000
-SHAPES = [(3, 4), (6, 6), (12, 12)]
+SHAPES = [(3, 4), (3, 12), (6, 6), (12, 12)]
 
 Floats = npt.NDArray[np.float64]
 

@@ -21,6 +21,10 @@ def bytes_of(result: Unmixing) -> bytes:
     return result.abundances.tobytes() + result.residual.tobytes() + result.flags.tobytes()
 
 
+def part_of(result: Unmixing, rows: npt.NDArray[np.int64] | slice) -> Unmixing:
+    return Unmixing(result.abundances[rows], result.residual[rows], result.flags[rows])
+
+
 @st.composite
 def problems(draw: st.DrawFn, max_endmembers: int = 10) -> Case:
     """Random, collinear, duplicate, zero and badly scaled endmembers; spectra inside, on and far off the hull."""
@@ -257,6 +261,68 @@ def test_the_scale_of_the_numbers_does_not_matter() -> None:
     for scale in (2.0**-600, 2.0**600):
         got = nnls(spectra * scale, endmembers * scale)
         assert np.array_equal(got.abundances, want.abundances)
+
+
+# The quick way serves problems without a ridge; one too small for double to see asks the exact solver.
+NO_RIDGE_IN_DOUBLE = 1e-300
+
+
+@settings(max_examples=300, deadline=None)
+@given(problems(max_endmembers=16))
+def test_the_quick_way_equals_the_exact_solver(case: Case) -> None:
+    spectra, endmembers, options = case
+    options = options | {"ridge": 0.0}
+    quick, exact = (nnls(spectra, endmembers, **options | {"ridge": r}) for r in (0.0, NO_RIDGE_IN_DOUBLE))
+    assert np.array_equal(quick.flags, exact.flags)
+    for p, a, s in rows_of((spectra, endmembers, options)):
+        size = np.linalg.norm(s) + np.linalg.norm(a, axis=0) @ exact.abundances[p]
+        assert quick.residual[p] - exact.residual[p] <= 1e-9 * size
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (3, 6), (3, 12), (6, 6), (12, 12), (2, 16)])
+@pytest.mark.parametrize("sum_to_one", [False, True])
+def test_many_spectra_are_optimal_and_flagged_as_by_the_exact_solver(
+    shape: tuple[int, int], sum_to_one: bool
+) -> None:
+    channels, count = shape
+    spectra, endmembers, _ = mixtures(3000, count, channels, noise=0.05)
+    result = nnls(spectra, endmembers, sum_to_one=sum_to_one)
+    exact = nnls(spectra, endmembers, sum_to_one=sum_to_one, ridge=NO_RIDGE_IN_DOUBLE)
+    x, misfit = result.abundances, spectra - result.abundances @ endmembers
+    gain = misfit @ endmembers.T
+    if sum_to_one:
+        gain -= (x * gain).sum(axis=1, keepdims=True)
+        assert np.abs(x.sum(axis=1) - 1).max() < 1e-14
+    assert x.min() >= 0
+    assert gain.max() < 1e-12
+    assert np.abs(x * gain).max() < 1e-12
+    np.testing.assert_allclose(result.residual, exact.residual, atol=1e-12)
+    assert np.array_equal(result.flags, exact.flags)
+
+
+@pytest.mark.parametrize("sum_to_one", [False, True])
+def test_the_batch_does_not_choose_among_equal_answers(sum_to_one: bool) -> None:
+    spectra, endmembers, _ = mixtures(5000, 6, 3, noise=0.02)
+    spectra[::7, 1] = np.nan
+    whole = nnls(spectra, endmembers, sum_to_one=sum_to_one)
+    order = np.random.default_rng(5).permutation(5000)
+    mixed = nnls(spectra[order], endmembers, sum_to_one=sum_to_one)
+    assert bytes_of(mixed) == bytes_of(part_of(whole, order))
+    for p in range(0, 5000, 97):
+        alone = nnls(spectra[p : p + 1], endmembers, sum_to_one=sum_to_one)
+        assert bytes_of(alone) == bytes_of(part_of(whole, slice(p, p + 1)))
+
+
+def test_black_and_hostile_spectra_among_others() -> None:
+    _, endmembers, _ = mixtures(1, 4, 3, noise=0)
+    spectra = np.array([[0.0, 0, 0], [-1, -2, -3], [1e-200, 0, 0], [5e-324, 0, 0], [1e200, 1e200, 1e200]])
+    result = nnls(spectra, endmembers)
+    assert not result.abundances[:2].any()
+    np.testing.assert_allclose(result.residual[:2], [0, 14**0.5])
+    assert result.flags[1] == UnmixingFlag.OK
+    for p, size in ((2, 1e-200), (4, 1e200)):
+        unit = nnls(spectra[p : p + 1] / size, endmembers)
+        np.testing.assert_allclose(result.abundances[p] / size, unit.abundances[0], rtol=1e-9)
 
 
 def test_no_spectra_and_one_by_one() -> None:
