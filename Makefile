@@ -6,7 +6,7 @@ TRAIN := .venv-train
 PIP := pip --quiet --disable-pip-version-check
 SOURCES := CMakeLists.txt pyproject.toml $(wildcard kernels/*.cpp kernels/*.h kernels/*/*.cpp kernels/*/*.h)
 
-.PHONY: demo test test-train check bench clean
+.PHONY: demo test test-train check bench bench-compare clean
 
 demo: $(VENV)/installed
 	$(BIN)/lithostream demo --out demo_run
@@ -24,8 +24,17 @@ check: $(VENV)/dev-installed
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(wildcard kernels/*.cpp kernels/*.h kernels/*/*.cpp kernels/*/*.h)
 
-bench: $(VENV)/dev-installed
-	$(BIN)/pytest bench --benchmark-enable --benchmark-only --benchmark-json=bench/results/latest.json
+# Interleaved passes beside peers, then the ratios; bench-compare fails where one got worse than BASELINE.
+BASELINE ?= bench/baselines/two_cores.json
+RUN := bench/results/latest.json
+
+bench: $(VENV)/bench-installed
+	@mkdir -p $(dir $(RUN))
+	$(BIN)/pytest bench --benchmark-enable --benchmark-only --benchmark-min-rounds=3 --benchmark-max-time=0.2 --passes=8 --benchmark-json=$(RUN)
+	$(BIN)/python bench/compare.py $(RUN)
+
+bench-compare: $(VENV)/dev-installed
+	$(BIN)/python bench/compare.py $(BASELINE) $(RUN)
 
 # Prerequisites first: each missing one ends in a single line that says what to install.
 $(VENV)/created:
@@ -43,6 +52,10 @@ $(VENV)/installed: $(VENV)/created $(SOURCES)
 
 $(VENV)/dev-installed: $(VENV)/installed
 	$(BIN)/$(PIP) install -e '.[cpu,dev]'
+	@touch $@
+
+$(VENV)/bench-installed: $(VENV)/dev-installed
+	$(BIN)/$(PIP) install -e '.[cpu,dev,bench]'
 	@touch $@
 
 $(TRAIN)/installed: $(VENV)/created $(SOURCES)
