@@ -23,9 +23,10 @@ from lithostream.engine.errors import SourceError
 MIN_PASSES = 4  # fewer say nothing about their own scatter
 FLOOR = 0.10  # two processes differ by a few percent without any change: memory layout, caches, clocks
 ERRORS = 3.0  # standard errors that separate a loss from noise
+BUSY = 0.15  # share of the cores; beyond it a threaded kernel waits for its threads, its peer does not
 PROMISED_LOSS = 0.20  # the slow-down this gate is built to catch
 
-REMAKE = "write it anew with `make bench`"
+REMAKE = "`make bench` writes a run, `python bench/compare.py --accept` a baseline"
 PEER = re.compile(r"(?P<ours>.+::bench_\w+?)_peer_(?P<peer>\w+)(?P<id>\[.*\])?")
 
 Passes = Sequence[Sequence[float]]
@@ -193,6 +194,14 @@ def print_verdicts(verdicts: Sequence[Verdict]) -> None:
         )
 
 
+def require_calm(run: Run, path: Path, what: str) -> None:
+    """Refuse to conclude anything from a run that shared its cores."""
+    taken = run.machine.get("taken_by_others", 0.0)
+    if taken > BUSY:
+        reason = f"{what}, but other processes took {taken:.0%} of the cores during the run"
+        raise SourceError(reason, file=path, fix="run `make bench` again on a calmer machine")
+
+
 def accept(run: Run, path: Path) -> None:
     """Write the ratios of a run as a baseline: six digits, nothing that is absolute."""
     rounded = {
@@ -215,6 +224,8 @@ def gate(baseline: Path, latest: Path) -> int:
         print(f"warning: {warning}")
     worse = sum(verdict.word == "WORSE" for verdict in verdicts)
     print(f"{worse} of {len(verdicts)} got worse beyond noise")
+    if worse:
+        require_calm(after, latest, f"{worse} got worse")
     return int(worse > 0)
 
 
@@ -233,6 +244,7 @@ def main(arguments: Sequence[str]) -> int:
         run = load(options.latest)
         print_ratios(run)
         if options.accept:
+            require_calm(run, options.latest, "asked to become the baseline")
             accept(run, options.baseline)
     except SourceError as error:
         print(error, file=sys.stderr)

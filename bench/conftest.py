@@ -29,6 +29,25 @@ PACKAGES = ("numpy", "numba", "scipy", "scikit-image", "pykdtree", "Pillow", "cu
 THREAD_VARIABLES = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
+def cpu_seconds() -> tuple[float, float, float]:
+    """Wall clock, CPU time of this process and its children, CPU time of the whole machine (0 if unknown)."""
+    stat = Path("/proc/stat")
+    if not stat.is_file():
+        return perf_counter(), 0.0, 0.0
+    user, nice, system, _, _, irq, soft_irq, steal = map(int, stat.read_text().split(maxsplit=9)[1:9])
+    all_s = (user + nice + system + irq + soft_irq + steal) / os.sysconf("SC_CLK_TCK")
+    return perf_counter(), sum(os.times()[:4]), all_s
+
+
+STARTED = cpu_seconds()
+
+
+def taken_by_others() -> float:
+    """Share of all cores that other processes used since the start."""
+    wall_s, own_s, all_s = (now - then for now, then in zip(cpu_seconds(), STARTED, strict=True))
+    return max(0.0, round((all_s - own_s) / wall_s / (os.cpu_count() or 1), 3))
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--passes", type=int, default=1, help="times every benchmark is run, beside its peers")
 
@@ -112,6 +131,7 @@ def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
             **{name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ},
         },
         "gpu": gpu(),
+        "taken_by_others": taken_by_others(),
     }
 
 

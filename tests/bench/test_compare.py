@@ -104,9 +104,9 @@ def entry(name: str, seconds: float, passes: int = 4, calibration_s: float = 0.5
     }
 
 
-def write(path: Path, *entries: Entry, cores: int = 2) -> Path:
-    machine = {"lithostream": {"usable_cores": cores, "threads": {}, "versions": {}, "gpu": "none"}}
-    path.write_text(json.dumps({"benchmarks": entries, "machine_info": machine}))
+def write(path: Path, *entries: Entry, cores: int = 2, taken: float = 0.0) -> Path:
+    machine = {"usable_cores": cores, "threads": {}, "versions": {}, "gpu": "none", "taken_by_others": taken}
+    path.write_text(json.dumps({"benchmarks": entries, "machine_info": {"lithostream": machine}}))
     return path
 
 
@@ -235,3 +235,20 @@ def test_nothing_in_common_is_no_pass(
     one, other = (write(tmp_path / f"{name}.json", entry(f"bench_{name}", 1.0)) for name in "ab")
     assert compare.main([str(one), str(other)]) == 2
     assert f"{other}: shares no benchmark with {one}" in capsys.readouterr().err
+
+
+def test_a_busy_machine_proves_no_loss_and_makes_no_baseline(
+    compare: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calm = write(tmp_path / "calm.json", entry("bench_x", 1.0), taken=0.1)
+    same = write(tmp_path / "same.json", entry("bench_x", 1.0), taken=0.5)
+    slow = write(tmp_path / "slow.json", entry("bench_x", 2.0), taken=0.5)
+    assert compare.main([str(calm), str(same)]) == 0
+    assert compare.main([str(calm), str(slow)]) == 2
+    words = (
+        "1 got worse, but other processes took 50% of the cores during the run (fix: run `make bench` again"
+    )
+    assert f"{slow}: {words}" in capsys.readouterr().err
+    assert compare.main(["--accept", str(tmp_path / "new.json"), str(same)]) == 2
+    assert not (tmp_path / "new.json").exists()
+    assert compare.main(["--accept", str(tmp_path / "new.json"), str(calm)]) == 0

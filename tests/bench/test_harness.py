@@ -41,6 +41,17 @@ def test_machine_is_written_down(run: Path) -> None:
     assert machine["versions"]["numpy"] == np.__version__
     assert {"numpy", "numba", "scipy"} <= set(machine["versions"])
     assert machine["threads"]["numba"] >= 1
+    assert 0 <= machine["taken_by_others"] <= 1
+
+
+@pytest.mark.skipif(not Path("/proc/stat").is_file(), reason="needs /proc/stat")
+def test_work_of_others_is_told_from_our_own(harness: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    cores = os.cpu_count() or 1
+    wall_s, own_s, all_s = harness.cpu_seconds()
+    monkeypatch.setattr(harness, "STARTED", (wall_s - 100, own_s - 40, all_s - 40 - 50 * cores))
+    assert harness.taken_by_others() == pytest.approx(0.5, abs=0.01)
+    monkeypatch.setattr(harness, "STARTED", (wall_s - 100, own_s - 90, all_s - 90))
+    assert harness.taken_by_others() == pytest.approx(0.0, abs=0.01)
 
 
 def test_a_doubled_time_fails_the_gate_and_a_run_beside_itself_passes(
@@ -48,7 +59,7 @@ def test_a_doubled_time_fails_the_gate_and_a_run_beside_itself_passes(
 ) -> None:
     doubled = selftest.measure(tmp_path / "doubled", 2 * selftest.UNCHANGED, passes=PASSES)
     assert selftest.gate(run, run) == 0
-    assert selftest.gate(run, doubled) == 1
+    assert selftest.gate(run, doubled) in {1, 2}  # 2 on a busy machine, which proves no loss
 
 
 def fake_cupy(monkeypatch: pytest.MonkeyPatch, *, device: bool) -> None:
