@@ -1,7 +1,4 @@
 // Batched non-negative unmixing: spectra are independent, so threads share them out in any way.
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC optimize("O3")  // nanobind asks for small code; the short loops below want vectors
-#endif
 #include <nanobind/ndarray.h>
 
 #include <atomic>
