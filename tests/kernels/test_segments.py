@@ -119,7 +119,7 @@ def test_eight_threads_get_the_same_bytes() -> None:
     [
         ({"labels": np.zeros((3, 4), np.int64)}, r"labels: expected int32 \[\*, \*\], got int64"),
         ({"labels": np.full((3, 4), -2, np.int32)}, "labels: expected 0 or above, got -2"),
-        ({"labels": [[0]]}, "labels: expected a NumPy array"),
+        ({"labels": [[0]]}, "labels: expected a NumPy or CuPy array"),
         ({"channels": np.zeros((3, 4, 2))}, r"channels: expected float32 \[3, 4, \*\], got float64"),
         ({"channels": np.zeros((3, 5, 2), np.float32)}, r"channels: expected float32 \[3, 4, \*\]"),
     ],
