@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 TRAIN := .venv-train
 PIP := pip --quiet --disable-pip-version-check
-SOURCES := CMakeLists.txt pyproject.toml $(wildcard kernels/*.cpp kernels/*.h kernels/*/*.cpp kernels/*/*.h)
+NATIVE := $(wildcard kernels/*.cpp kernels/*.h kernels/*/*.cpp kernels/*/*.h kernels/*/*.cu tests/kernels/emulator/*.h)
+SOURCES := CMakeLists.txt pyproject.toml $(NATIVE)
 
 .PHONY: demo test test-train check bench bench-compare clean
 
@@ -22,7 +23,7 @@ check: $(VENV)/dev-installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $(wildcard kernels/*.cpp kernels/*.h kernels/*/*.cpp kernels/*/*.h)
+	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
 
 # Interleaved passes beside peers, then the ratios; bench-compare fails where one got worse than BASELINE.
 BASELINE ?= bench/baselines/two_cores.json
