@@ -25,7 +25,18 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from pytest_benchmark.stats import Metadata
 
 CALIBRATIONS = 15  # short and many: few of them meet a neighbour's time slice
-PACKAGES = ("numpy", "numba", "scipy", "scikit-image", "pykdtree", "Pillow", "cupy")
+PACKAGES = (
+    "numpy",
+    "numba",
+    "scipy",
+    "scikit-image",
+    "opencv-python-headless",
+    "fast-slic",
+    "pykdtree",
+    "Pillow",
+    "torch",
+    "cupy",
+)
 THREAD_VARIABLES = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from lithostream.kernels.roi import OUTSIDE, Roi, bounded
+from lithostream.kernels.roi import OUTSIDE, CoreBoxes, Roi, bounded
 from lithostream.kernels.roi.rules import CORE, DARK, FOREIGN, Rule
 
 Mask = npt.NDArray[np.bool_]
@@ -21,10 +21,7 @@ def core_roi(
 ) -> Roi:
     """Return what `lithostream.kernels.roi.core_roi` returns for valid arguments."""
     height, width, _ = image.shape
-    classes = np.empty((height, width), np.uint8)
-    for y, x in np.ndindex(height, width):
-        code = rule(*(int(sample) for sample in image[y, x]))
-        classes[y, x] = code if code in (CORE, DARK) else FOREIGN
+    classes = classify(image, rule)
     if alpha is not None:
         classes[~alpha] = OUTSIDE
     half_px, rim_px = (crack_px + 1) // 2, (crack_px + 3) // 4
@@ -44,6 +41,36 @@ def core_roi(
         if last - first < min_piece_px and first > 0 and last < height:
             mask[first:last] = False
     return bounded(mask)
+
+
+def core_boxes(
+    image: npt.NDArray[np.uint8], *, rule: Rule, min_row_fraction: float = 0.0, min_gap_px: int | None = None
+) -> CoreBoxes:
+    """Return what `lithostream.kernels.roi.core_boxes` returns for valid arguments."""
+    return boxes_of(classify(image, rule) == CORE, min_row_fraction, min_gap_px)
+
+
+def boxes_of(core: Mask, min_row_fraction: float, min_gap_px: int | None) -> CoreBoxes:
+    """Return the valid rows of a mask of all core pixels, and their boxes."""
+    height, width = core.shape
+    rows = core.any(axis=1) & (core.sum(axis=1) >= min_row_fraction * width)
+    valid = np.flatnonzero(rows)
+    between = np.diff(valid) - 1
+    cuts = np.flatnonzero(between >= (min_gap_px or height)) + 1
+    boxes = []
+    for band in np.split(valid, cuts) if len(valid) else []:
+        x = np.flatnonzero(core[band].any(axis=0))
+        boxes.append((int(band[0]), int(x[0]), int(band[-1]) + 1, int(x[-1]) + 1))
+    return CoreBoxes(boxes, rows)
+
+
+def classify(image: npt.NDArray[np.uint8], rule: Rule) -> npt.NDArray[np.uint8]:
+    """Class code of every pixel."""
+    classes = np.empty(image.shape[:2], np.uint8)
+    for y, x in np.ndindex(*classes.shape):
+        code = rule(*(int(sample) for sample in image[y, x]))
+        classes[y, x] = code if code in (CORE, DARK) else FOREIGN
+    return classes
 
 
 def dilate(mask: Mask, radius: int) -> Mask:
