@@ -7,8 +7,9 @@
 #include <cstdlib>
 #include <vector>
 
-#include "superpixels/bands.h"
 #include "superpixels/nearest.h"
+#include "superpixels/tally.h"
+#include "threads.h"
 
 namespace lithostream::superpixels {
 
@@ -32,17 +33,6 @@ inline int64_t rounded_mean(int64_t sum, int64_t count, int64_t unit) {
     return (sum * unit + count / 2) / count;
 }
 
-template <int C>
-struct Sums {
-    int64_t count = 0, y = 0, x = 0;
-    std::array<int64_t, C> colour{};
-
-    void operator+=(const Sums& other) {
-        count += other.count, y += other.y, x += other.x;
-        for (int c = 0; c < C; ++c) colour[c] += other.colour[c];
-    }
-};
-
 // The box of the mask, one plane per channel.
 template <int C>
 struct Picture {
@@ -53,7 +43,7 @@ struct Picture {
     Picture(const uint8_t* image, const bool* whole_mask, int64_t image_width, const Plan& plan, int threads)
         : mask(whole_mask), stride(image_width) {
         for (auto& one : plane) one.resize(plan.height * plan.width);
-        for_each_band(plan.height, threads, [&](int, int64_t y) {
+        share(plan.height, threads, [&](int, int64_t y) {
             const uint8_t* pixel = image + ((y + plan.y0) * stride + plan.x0) * C;
             std::array<uint8_t*, C> to;
             for (int c = 0; c < C; ++c) to[c] = plane[c].data() + y * plan.width;
@@ -63,6 +53,16 @@ struct Picture {
     }
 };
 
+// Up to four colours of a pixel, 16 bits each, for `width` pixels from `at` in the planes.
+template <int C>
+void pack(const Picture<C>& picture, int64_t at, int width, uint64_t* colours) {
+    for (int i = 0; i < width; ++i) {
+        uint64_t colour = 0;
+        for (int c = 0; c < C; ++c) colour |= uint64_t{picture.plane[c][at + i]} << 16 * c;
+        colours[i] = colour;
+    }
+}
+
 template <int C>
 class Clusters {
   public:
@@ -71,14 +71,17 @@ class Clusters {
           plan_(plan),
           threads_(threads),
           centres_(plan.rows * plan.cols),
-          sums_(threads) {}
+          sums_(threads),
+          places_(plan.width + kLanes) {
+        for (int64_t x = 0; x < plan.width; ++x) places_[x] = static_cast<int16_t>(position(x * kFixed));
+    }
 
     // Write cluster + 1 to the regions, 0 outside the mask.
     void run(const Regions& regions) {
-        collect([](int64_t) { return true; }, true);
-        for (int64_t i = 0; i < kIterations; ++i)
-            collect([&](int64_t y) { return y % plan_.stride == i % plan_.stride; }, false);
-        for_each_band(plan_.rows, threads_, [&](int, int64_t band) { label(band, regions); });
+        collect(0, plan_.stride, true);
+        if (picture_.mask != nullptr) collect(0, 1, true);  // seeds of cells with no mask in those rows
+        for (int64_t i = 0; i < kIterations; ++i) collect(i % plan_.stride, plan_.stride, false);
+        share(plan_.rows, threads_, [&](int, int64_t band) { label(band, regions); });
     }
 
   private:
@@ -88,25 +91,58 @@ class Clusters {
         std::array<int16_t, C> colour{};
     };
 
-    static constexpr uint8_t kOutside = kCandidates;
+    // Some columns of a band of cells.
+    struct Chunk {
+        int64_t band, x;
+        int width;
+        std::vector<Span> spans;
+    };
 
     int64_t top(int64_t row) const { return (row * plan_.height + plan_.rows - 1) / plan_.rows; }
     int64_t left(int64_t col) const { return (col * plan_.width + plan_.cols - 1) / plan_.cols; }
     int64_t position(int64_t fixed) const { return fixed * plan_.weight >> kWeightShift; }
 
-    // Sum the chosen rows over the clusters (or the cells, as seeds) and move the centres to the means.
-    template <typename Chosen>
-    void collect(const Chosen& chosen, bool seeding) {
+    // Sum every `stride`-th row from `first` over the clusters (or the cells, as seeds) and move the centres
+    // to the means.
+    void collect(int64_t first, int64_t stride, bool seeding) {
         for (auto& sums : sums_) sums.assign(centres_.size(), {});
-        for_each_band(plan_.rows, threads_, [&](int thread, int64_t band) {
-            visit(band, chosen, seeding, [&](int64_t y, int64_t x, int width, const uint8_t* choice) {
-                add(sums_[thread], band, y, x, width, choice);
+        share(plan_.rows, threads_, [&](int thread, int64_t band) {
+            const int64_t y0 = top(band) + ((first - top(band)) % stride + stride) % stride;
+            Tally<C> tally;
+            Candidates<C> candidates;
+            uint8_t choice[kChunk];
+            std::fill_n(choice, kChunk, static_cast<uint8_t>(kOwn));
+            each_chunk(band, [&](const Chunk& chunk) {
+                if (!seeding) gather(chunk, candidates);
+                for (int64_t y = y0; y < top(band + 1); y += Tally<C>::kRows * stride) {
+                    tally.reset(chunk.spans.size());
+                    for (int64_t i = y; i < top(band + 1) && !tally.full(); i += stride) {
+                        const Row<C> row = row_at(chunk, i);
+                        if (!seeding) nearest(candidates, row, chunk.width, choice);
+                        if (picture_.mask != nullptr) cut(chunk, i, choice, seeding);
+                        tally.add(row, chunk.spans, choice);
+                    }
+                    pour(tally, chunk, y, stride, sums_[thread]);
+                }
             });
         });
         for (size_t k = 0; k < centres_.size(); ++k) {
             Sums<C> all;
             for (const auto& sums : sums_) all += sums[k];
-            if (all.count > 0) move(centres_[k], all);
+            if (all.count > 0 && !(seeding && centres_[k].alive)) move(centres_[k], all);
+        }
+    }
+
+    void pour(const Tally<C>& tally, const Chunk& chunk, int64_t y, int64_t stride,
+              std::vector<Sums<C>>& to) const {
+        for (size_t s = 0; s < chunk.spans.size(); ++s) {
+            const auto names = clusters_near(chunk.spans[s].cell);
+            for (int j = 0; j < kCandidates; ++j) {
+                Sums<C> sums = tally.sums(s, j);
+                if (sums.count == 0) continue;
+                sums.y = sums.count * y + sums.y * stride, sums.x += sums.count * chunk.x;
+                to[names[j]] += sums;
+            }
         }
     }
 
@@ -117,13 +153,19 @@ class Clusters {
     }
 
     void label(int64_t band, const Regions& regions) const {
-        const auto all = [](int64_t) { return true; };
-        visit(band, all, false, [&](int64_t y, int64_t x, int width, const uint8_t* choice) {
-            int32_t* to = regions.row(y) + x;
-            each_cell(band, x, width, [&](int64_t cell, int begin, int end) {
-                const auto names = clusters_near(cell);
-                for (int i = begin; i < end; ++i) to[i] = names[choice[i]] + 1;
-            });
+        Candidates<C> candidates;
+        uint8_t choice[kChunk];
+        each_chunk(band, [&](const Chunk& chunk) {
+            gather(chunk, candidates);
+            for (int64_t y = top(band); y < top(band + 1); ++y) {
+                nearest(candidates, row_at(chunk, y), chunk.width, choice);
+                if (picture_.mask != nullptr) cut(chunk, y, choice, false);
+                int32_t* to = regions.row(y) + chunk.x;
+                for (const Span& span : chunk.spans) {
+                    const auto names = clusters_near(span.cell);
+                    for (int i = span.begin; i < span.end; ++i) to[i] = names[choice[i]] + 1;
+                }
+            }
         });
     }
 
@@ -136,63 +178,53 @@ class Clusters {
         return names;
     }
 
-    // Call use(cell, begin, end) for the cells of a band under the columns x..x+width, counted from x.
     template <typename Use>
-    void each_cell(int64_t band, int64_t x, int width, const Use& use) const {
-        for (int64_t col = x * plan_.cols / plan_.width; col < plan_.cols && left(col) < x + width; ++col)
-            use(band * plan_.cols + col, static_cast<int>(std::max(left(col) - x, int64_t{0})),
-                static_cast<int>(std::min<int64_t>(left(col + 1) - x, width)));
+    void each_chunk(int64_t band, const Use& use) const {
+        Chunk chunk{band, 0, 0, {}};
+        for (int64_t& x = chunk.x; x < plan_.width; x += kChunk) {
+            chunk.width = static_cast<int>(std::min<int64_t>(kChunk, plan_.width - x));
+            chunk.spans.clear();
+            for (int64_t col = x * plan_.cols / plan_.width; col < plan_.cols && left(col) < x + chunk.width;
+                 ++col)
+                chunk.spans.push_back({band * plan_.cols + col,
+                                       static_cast<int>(std::max(left(col) - x, int64_t{0})),
+                                       static_cast<int>(std::min<int64_t>(left(col + 1) - x, chunk.width))});
+            use(chunk);
+        }
     }
 
-    // Call use(y, x, width, choice) with the choices of the chosen rows of a band, a chunk at a time.
-    template <typename Chosen, typename Use>
-    void visit(int64_t band, const Chosen& chosen, bool seeding, const Use& use) const {
-        Candidates<C> candidates;
+    void cut(const Chunk& chunk, int64_t y, uint8_t* choice, bool seeding) const {
+        const bool* inside = picture_.mask + (y + plan_.y0) * picture_.stride + plan_.x0 + chunk.x;
+        for (int i = 0; i < chunk.width; ++i)
+            choice[i] = !inside[i] ? kOutside : seeding ? static_cast<uint8_t>(kOwn) : choice[i];
+    }
+
+    Row<C> row_at(const Chunk& chunk, int64_t y) const {
         Row<C> row;
-        uint8_t choice[kChunk];
-        std::fill_n(choice, kChunk, static_cast<uint8_t>(kOwn));
-        for (int64_t x = 0; x < plan_.width; x += kChunk) {
-            const int width = static_cast<int>(std::min<int64_t>(kChunk, plan_.width - x));
-            if (!seeding) gather(band, x, width, candidates);
-            for (int64_t y = top(band); y < top(band + 1); ++y) {
-                if (!chosen(y)) continue;
-                if (!seeding) {
-                    read(band, y, x, width, row);
-                    nearest(candidates, row, width, choice);
-                }
-                if (picture_.mask != nullptr) cut(y, x, width, choice, seeding);
-                use(y, x, width, choice);
-            }
-        }
+        for (int c = 0; c < C; ++c) row.colour[c] = picture_.plane[c].data() + y * plan_.width + chunk.x;
+        row.unit = static_cast<int16_t>(plan_.unit);
+        row.y = static_cast<int16_t>(position(y * kFixed) - position(top(chunk.band) * kFixed));
+        return row;
     }
 
-    void cut(int64_t y, int64_t x, int width, uint8_t* choice, bool seeding) const {
-        const bool* inside = picture_.mask + (y + plan_.y0) * picture_.stride + plan_.x0 + x;
-        for (int i = 0; i < width; ++i) choice[i] = !inside[i] ? kOutside : seeding ? kOwn : choice[i];
-    }
-
-    void read(int64_t band, int64_t y, int64_t x, int width, Row<C>& row) const {
-        row.y = static_cast<int16_t>(position(y * kFixed) - position(top(band) * kFixed));
-        for (int c = 0; c < C; ++c) {
-            const uint8_t* from = picture_.plane[c].data() + y * plan_.width + x;
-            const auto unit = static_cast<int16_t>(plan_.unit);
-            for (int i = 0; i < width; ++i) row.colour[c][i] = static_cast<int16_t>(from[i] * unit);
-        }
-    }
-
-    void gather(int64_t band, int64_t x, int width, Candidates<C>& to) const {
-        const int64_t origin = position(top(band) * kFixed);
-        each_cell(band, x, width, [&](int64_t cell, int begin, int end) {
+    // Lay out the candidates of a chunk; only differences matter, so 16 bits of each place do.
+    void gather(const Chunk& chunk, Candidates<C>& to) const {
+        const int64_t origin = position(top(chunk.band) * kFixed);
+        for (const auto& [cell, begin, end] : chunk.spans)
             for (int j = 0; j < kCandidates; ++j) {
-                const Centre& centre = candidate(band, cell - band * plan_.cols, j);
-                const int64_t across = position(centre.x);
-                for (int i = begin; i < end; ++i)
-                    to.across[j][i] = static_cast<int16_t>(std::abs(position((x + i) * kFixed) - across));
-                std::fill(to.y[j] + begin, to.y[j] + end, static_cast<int16_t>(position(centre.y) - origin));
-                for (int c = 0; c < C; ++c)
-                    std::fill(to.colour[j][c] + begin, to.colour[j][c] + end, centre.colour[c]);
+                const Centre& centre = candidate(chunk.band, cell - chunk.band * plan_.cols, j);
+                const auto across = static_cast<int16_t>(position(centre.x));
+                for (int i = begin; i < end; i += kLanes)
+                    for (int lane = i; lane < i + kLanes; ++lane)
+                        to.across[j][lane] = gap(static_cast<int16_t>(places_[chunk.x + lane] - across), 0);
+                spread(static_cast<int16_t>(position(centre.y) - origin), to.y[j], begin, end);
+                for (int c = 0; c < C; ++c) spread(centre.colour[c], to.colour[j][c], begin, end);
             }
-        });
+    }
+
+    // Fill begin..end, and some more that the next cell writes over.
+    static void spread(int16_t value, int16_t* to, int begin, int end) {
+        for (int i = begin; i < end; i += kLanes) std::fill_n(to + i, kLanes, value);
     }
 
     const Centre& candidate(int64_t row, int64_t col, int j) const {
@@ -202,36 +234,12 @@ class Clusters {
         return exists && centres_[cy * plan_.cols + cx].alive ? centres_[cy * plan_.cols + cx] : own;
     }
 
-    // Add one row of a chunk to the sums of its clusters. The up to 256 pixels of a cell are summed over
-    // their candidates without a branch: up to four colours of 16 bits in one word, x and count in another.
-    void add(std::vector<Sums<C>>& sums, int64_t band, int64_t y, int64_t x, int width,
-             const uint8_t* choice) const {
-        std::array<const uint8_t*, C> from;
-        for (int c = 0; c < C; ++c) from[c] = picture_.plane[c].data() + y * plan_.width + x;
-        each_cell(band, x, width, [&](int64_t cell, int begin, int end) {
-            std::array<uint64_t, kCandidates + 1> colours{}, places{};
-            for (int i = begin; i < end; ++i) {
-                uint64_t colour = 0;
-                for (int c = 0; c < C; ++c) colour |= uint64_t{from[c][i]} << 16 * c;
-                colours[choice[i]] += colour;
-                places[choice[i]] += uint64_t{1} << 32 | static_cast<uint32_t>(i);
-            }
-            const auto names = clusters_near(cell);
-            for (int j = 0; j < kCandidates; ++j) {
-                const auto count = static_cast<int64_t>(places[j] >> 32);
-                if (count == 0) continue;
-                Sums<C>& to = sums[names[j]];
-                to.count += count, to.y += count * y, to.x += count * x + (places[j] & 0xffffffff);
-                for (int c = 0; c < C; ++c) to.colour[c] += colours[j] >> 16 * c & 0xffff;
-            }
-        });
-    }
-
     const Picture<C>& picture_;
     const Plan& plan_;
     int threads_;
     std::vector<Centre> centres_;
     std::vector<std::vector<Sums<C>>> sums_;  // per thread
+    std::vector<int16_t> places_;             // across, of each column
 };
 
 }  // namespace lithostream::superpixels

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cstdint>
 #include <numeric>
-#include <utility>
 #include <vector>
 
 namespace lithostream::superpixels {
@@ -16,9 +15,10 @@ class Forest {
 
     int32_t size() const { return static_cast<int32_t>(parent_.size()); }
 
-    int32_t add() {
-        parent_.push_back(size());
-        return parent_.back();
+    void grow(int32_t count) {
+        const int32_t old = size();
+        parent_.resize(count);
+        std::iota(parent_.begin() + old, parent_.end(), old);
     }
 
     int32_t find(int32_t i) {
@@ -27,19 +27,20 @@ class Forest {
     }
 
     void join(int32_t a, int32_t b) {
-        const auto [low, high] = std::minmax({find(a), find(b)});
-        parent_[high] = low;
+        a = find(a), b = find(b);
+        parent_[std::max(a, b)] = std::min(a, b);
     }
 
-    // Number of each member's set, ascending by lowest member, and the number of sets.
-    std::pair<std::vector<int32_t>, int32_t> compact() {
+    // Number of each member's set, ascending by lowest member; `count` becomes the number of sets.
+    std::vector<int32_t> numbers(int32_t& count) const {
         std::vector<int32_t> number(parent_.size());
-        int32_t count = 0;
-        for (int32_t i = 0; i < size(); ++i) {
-            const int32_t root = find(i);
-            number[i] = root == i ? count++ : number[root];
+        count = 0;
+        for (int32_t i = 0; i < size(); ++i) {  // a parent is lower, so it has its number
+            const bool root = parent_[i] == i;
+            number[i] = root ? count : number[parent_[i]];
+            count += root;
         }
-        return {number, count};
+        return number;
     }
 
   private:

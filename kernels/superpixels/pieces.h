@@ -1,4 +1,4 @@
-// Connected pieces of a labelled image, held as runs of equal label in a row; small ones are merged away.
+// Connected pieces of a clustered image; small ones are merged away.
 #pragma once
 
 #include <algorithm>
@@ -6,182 +6,147 @@
 #include <cstdint>
 #include <limits>
 #include <numeric>
+#include <optional>
 #include <utility>
 #include <vector>
 
-#include "superpixels/bands.h"
 #include "superpixels/cluster.h"
 #include "superpixels/forest.h"
+#include "superpixels/runs.h"
+#include "threads.h"
 
 namespace lithostream::superpixels {
 
 constexpr int64_t kBandRows = 64;
+constexpr size_t kPairsWorthThreads = 1 << 15;
 
-// Relabels regions (1.. inside the mask, 0 outside) in place.
+// Relabels clusters (1.. inside the mask, 0 outside) in place.
 template <int C>
 class Pieces {
   public:
     Pieces(const Picture<C>& picture, const Plan& plan, int threads, const Regions& regions)
-        : picture_(picture), plan_(plan), threads_(threads), regions_(regions) {}
-
-    void run() {
-        find_runs();
-        Forest forest(static_cast<int32_t>(runs_.size()));
-        join_rows(forest);
-        const auto [piece, count] = forest.compact();
-        std::vector<Mass> masses(count);
-        for (size_t r = 0; r < runs_.size(); ++r) masses[piece[r]] += masses_[r];
-        Pairs pairs = small_pairs(piece, masses);
-        write(piece, merge_small(std::move(masses), std::move(pairs)));
-    }
-
-  private:
-    struct Run {
-        int32_t begin, end, region;
-    };
-
-    struct Mass {
-        int64_t count = 0;
-        std::array<int64_t, C> colour{};  // summed
-
-        void operator+=(const Mass& other) {
-            count += other.count;
-            for (int c = 0; c < C; ++c) colour[c] += other.colour[c];
-        }
-    };
-
-    struct Mean {
-        int32_t small;
-        std::array<int32_t, C> colour;
-    };
-
-    using Pairs = std::vector<std::pair<int32_t, int32_t>>;
-
-    int64_t bands() const { return (plan_.height + kBandRows - 1) / kBandRows; }
-
-    template <typename Use>
-    void each_row(int64_t band, const Use& use) const {
-        for (int64_t y = band * kBandRows; y < std::min((band + 1) * kBandRows, plan_.height); ++y) use(y);
-    }
-
-    void find_runs() {
-        first_.assign(plan_.height + 1, 0);
-        for_each_band(bands(), threads_, [&](int, int64_t band) {
-            each_row(band, [&](int64_t y) { first_[y + 1] = count_runs(regions_.row(y)); });
-        });
-        for (int64_t y = 0; y < plan_.height; ++y) first_[y + 1] += first_[y];
-        runs_.resize(first_.back());
-        masses_.resize(first_.back());
-        for_each_band(bands(), threads_, [&](int, int64_t band) {
-            each_row(band, [&](int64_t y) { fill_runs(y, first_[y]); });
+        : plan_(plan),
+          threads_(threads),
+          regions_(regions),
+          bands_((plan.height + kBandRows - 1) / kBandRows) {
+        std::vector<Scratch> scratch(threads);
+        share(bands(), threads_, [&](int thread, int64_t band) {
+            const int64_t top = band * kBandRows, bottom = std::min(top + kBandRows, plan.height);
+            bands_[band].emplace(picture, plan, regions, top, bottom, scratch[thread]);
         });
     }
-
-    int32_t count_runs(const int32_t* row) const {
-        int32_t count = row[0] != 0;
-        for (int64_t x = 1; x < plan_.width; ++x) count += row[x] != row[x - 1] && row[x] != 0;
-        return count;
-    }
-
-    void fill_runs(int64_t y, int32_t run) {
-        const int32_t* row = regions_.row(y);
-        for (int64_t x = 0; x < plan_.width;) {
-            const int64_t begin = x;
-            Mass mass;
-            for (; x < plan_.width && row[x] == row[begin]; ++x)
-                for (int c = 0; c < C; ++c) mass.colour[c] += picture_.plane[c][y * plan_.width + x];
-            if (row[begin] == 0) continue;
-            mass.count = x - begin;
-            masses_[run] = mass;
-            runs_[run++] = {static_cast<int32_t>(begin), static_cast<int32_t>(x), row[begin]};
-        }
-    }
-
-    // Call meet(a, b) for each run a of row y - 1 and b of row y that share a column.
-    template <typename Meet>
-    void each_overlap(int64_t y, const Meet& meet) const {
-        for (int32_t a = first_[y - 1], b = first_[y]; a < first_[y] && b < first_[y + 1];) {
-            if (runs_[a].begin < runs_[b].end && runs_[b].begin < runs_[a].end) meet(a, b);
-            const bool above_ends = runs_[a].end < runs_[b].end;
-            a += above_ends, b += !above_ends;
-        }
-    }
-
-    void join_rows(Forest& forest) const {
-        const auto join = [&](int32_t a, int32_t b) {
-            if (runs_[a].region == runs_[b].region) forest.join(a, b);
-        };
-        for_each_band(bands(), threads_, [&](int, int64_t band) {  // sets within a band touch no other band
-            each_row(band, [&](int64_t y) {
-                if (y > band * kBandRows) each_overlap(y, join);
-            });
-        });
-        for (int64_t y = kBandRows; y < plan_.height; y += kBandRows) each_overlap(y, join);
-    }
-
-    // Neighbouring pieces of which one is small; a pair may come twice, the order is left to chance.
-    Pairs small_pairs(const std::vector<int32_t>& piece, const std::vector<Mass>& masses) const {
-        std::vector<Pairs> found(threads_);
-        for_each_band(bands(), threads_, [&](int thread, int64_t band) {
-            const auto meet = [&](int32_t a, int32_t b) {
-                const std::pair<int32_t, int32_t> pair = std::minmax(piece[a], piece[b]);
-                if (pair.first == pair.second) return;
-                if (!small(masses[pair.first]) && !small(masses[pair.second])) return;
-                if (found[thread].empty() || found[thread].back() != pair) found[thread].push_back(pair);
-            };
-            each_row(band, [&](int64_t y) {
-                for (int32_t r = first_[y] + 1; r < first_[y + 1]; ++r)
-                    if (runs_[r - 1].end == runs_[r].begin) meet(r - 1, r);
-                if (y > 0) each_overlap(y, meet);
-            });
-        });
-        for (int thread = 1; thread < threads_; ++thread)
-            found[0].insert(found[0].end(), found[thread].begin(), found[thread].end());
-        return std::move(found[0]);
-    }
-
-    bool small(const Mass& masses) const { return masses.count < plan_.min_size; }
 
     // Each small region chooses a neighbour, all choices are joined, until none is left that can choose.
     // Choices of one round do not see each other, so their order does not matter.
-    // Returns the region of each piece.
-    std::vector<int32_t> merge_small(std::vector<Mass> masses, Pairs pairs) const {
-        std::vector<int32_t> region(masses.size());
-        std::iota(region.begin(), region.end(), 0);
-        while (!pairs.empty()) {
-            const auto [number, count] = choose(masses, pairs).compact();
-            std::vector<Mass> merged(count);
-            for (size_t k = 0; k < masses.size(); ++k) merged[number[k]] += masses[k];
-            masses = std::move(merged);
-            for (int32_t& k : region) k = number[k];
-            Pairs left;
-            for (const auto& [a, b] : pairs)
-                if (number[a] != number[b] && (small(masses[number[a]]) || small(masses[number[b]])))
-                    left.emplace_back(number[a], number[b]);
-            pairs = std::move(left);
-        }
-        return region;
+    void run() {
+        merge(gather());
+        while (any_pair()) merge(choose());
+        write();
     }
 
-    Forest choose(const std::vector<Mass>& masses, const Pairs& pairs) const {
-        std::vector<Mean> means(masses.size());
-        for (size_t k = 0; k < masses.size(); ++k) {
-            means[k].small = small(masses[k]);
-            for (int c = 0; c < C; ++c)
-                means[k].colour[c] =
-                    static_cast<int32_t>(rounded_mean(masses[k].colour[c], masses[k].count, kFixed));
-        }
-        constexpr int64_t kNone = std::numeric_limits<int64_t>::max();
-        std::vector<int64_t> choices(masses.size(), kNone);  // colour gap, then region
-        for (const auto& [a, b] : pairs) {
-            const int64_t gap = squared_gap(means[a], means[b]) << 32;
-            if (means[a].small) choices[a] = std::min(choices[a], gap | b);
-            if (means[b].small) choices[b] = std::min(choices[b], gap | a);
-        }
-        Forest forest(static_cast<int32_t>(masses.size()));
-        for (int32_t k = 0; k < forest.size(); ++k)
-            if (choices[k] != kNone) forest.join(k, static_cast<int32_t>(choices[k] & 0xffffffff));
+  private:
+    static constexpr int64_t kNone = std::numeric_limits<int64_t>::max();
+
+    struct Mean {
+        int32_t small = 0;
+        std::array<int32_t, C> colour{};
+    };
+
+    int64_t bands() const { return static_cast<int64_t>(bands_.size()); }
+    bool small(const Mass<C>& mass) const { return mass.count < plan_.min_size; }
+
+    bool any_pair() const {
+        return std::any_of(pairs_.begin(), pairs_.end(), [](const Pairs& pairs) { return !pairs.empty(); });
+    }
+
+    // Number the pieces of all bands through and join those that touch across a seam.
+    Forest gather() {
+        offsets_.assign(1, 0);
+        for (const auto& band : bands_) offsets_.push_back(offsets_.back() + band->pieces());
+        region_.resize(offsets_.back());
+        std::iota(region_.begin(), region_.end(), 0);
+        masses_.resize(region_.size());
+        pairs_.resize(bands() + 1);
+        share(bands(), threads_, [&](int, int64_t i) {
+            std::copy(bands_[i]->masses().begin(), bands_[i]->masses().end(), masses_.begin() + offsets_[i]);
+            pairs_[i] = std::move(bands_[i]->pairs());
+            for (auto& [a, b] : pairs_[i]) a += offsets_[i], b += offsets_[i];
+        });
+        Forest forest(offsets_.back());
+        for (int64_t i = 1; i < bands(); ++i)
+            bands_[i]->each_contact(*bands_[i - 1],
+                                    [&](int32_t own, int32_t other, int32_t one, int32_t two) {
+                                        const Pair pair{offsets_[i - 1] + other, offsets_[i] + own};
+                                        if (one == two) forest.join(pair.first, pair.second);
+                                        if (one != two && one != 0 && two != 0) pairs_.back().push_back(pair);
+                                    });
         return forest;
+    }
+
+    // Make each set of regions one; pairs that no longer matter go.
+    void merge(const Forest& forest) {
+        int32_t count;
+        const std::vector<int32_t> number = forest.numbers(count);
+        std::vector<Mass<C>> merged(count);
+        for (size_t k = 0; k < masses_.size(); ++k) merged[number[k]] += masses_[k];
+        masses_ = std::move(merged);
+        for (int32_t& k : region_) k = number[k];
+        share(static_cast<int64_t>(pairs_.size()), threads_worth(), [&](int, int64_t i) {
+            Pairs& pairs = pairs_[i];
+            size_t kept = 0;
+            for (const auto& [a, b] : pairs) {
+                const Pair pair{number[a], number[b]};
+                const bool matters = small(masses_[pair.first]) | small(masses_[pair.second]);
+                pairs[kept] = pair;
+                kept += (pair.first != pair.second) & matters;
+            }
+            pairs.resize(kept);
+        });
+    }
+
+    int threads_worth() const {
+        size_t total = 0;
+        for (const Pairs& pairs : pairs_) total += pairs.size();
+        return total < kPairsWorthThreads ? 1 : threads_;
+    }
+
+    // What each small region chooses: the gap in colour, then the neighbour; no branch, none could be
+    // guessed.
+    Forest choose() {
+        const std::vector<Mean> means = this->means();
+        const int threads = threads_worth();
+        std::vector<std::vector<int64_t>> choices(threads, std::vector<int64_t>(means.size(), kNone));
+        share(static_cast<int64_t>(pairs_.size()), threads, [&](int thread, int64_t i) {
+            int64_t* choice = choices[thread].data();
+            for (const auto& [a, b] : pairs_[i]) {
+                const int64_t gap = squared_gap(means[a], means[b]) << 32;
+                choice[a] = std::min(choice[a], means[a].small ? gap | b : kNone);
+                choice[b] = std::min(choice[b], means[b].small ? gap | a : kNone);
+            }
+        });
+        Forest forest(static_cast<int32_t>(means.size()));
+        for (int32_t k = 0; k < forest.size(); ++k) {
+            int64_t choice = kNone;
+            for (const auto& one : choices) choice = std::min(choice, one[k]);
+            if (choice != kNone) forest.join(k, static_cast<int32_t>(choice & 0xffffffff));
+        }
+        return forest;
+    }
+
+    std::vector<Mean> means() const {
+        constexpr int64_t kPart = 4096;
+        const auto count = static_cast<int64_t>(masses_.size());
+        std::vector<Mean> means(count);
+        share((count + kPart - 1) / kPart, count < 4 * kPart ? 1 : threads_, [&](int, int64_t part) {
+            for (int64_t k = part * kPart; k < std::min((part + 1) * kPart, count); ++k) {
+                const Mass<C>& mass = masses_[k];
+                means[k].small = small(mass);
+                for (int c = 0; c < C && mass.count > 0; ++c)
+                    means[k].colour[c] =
+                        static_cast<int32_t>(rounded_mean(mass.colour[c], mass.count, kFixed));
+            }
+        });
+        return means;
     }
 
     static int64_t squared_gap(const Mean& a, const Mean& b) {
@@ -193,23 +158,26 @@ class Pieces {
         return total;
     }
 
-    void write(const std::vector<int32_t>& piece, const std::vector<int32_t>& region) const {
-        for_each_band(bands(), threads_, [&](int, int64_t band) {
-            each_row(band, [&](int64_t y) {
-                for (int32_t r = first_[y]; r < first_[y + 1]; ++r)
-                    std::fill(regions_.row(y) + runs_[r].begin, regions_.row(y) + runs_[r].end,
-                              region[piece[r]] + 1);
-            });
+    // Number the regions inside the mask from 1 and write them.
+    void write() const {
+        std::vector<int32_t> label(masses_.size());
+        int32_t count = 0;
+        for (size_t k = 0; k < masses_.size(); ++k) label[k] = masses_[k].count > 0 ? ++count : 0;
+        std::vector<int32_t> of_piece(region_.size());
+        for (size_t k = 0; k < region_.size(); ++k) of_piece[k] = label[region_[k]];
+        share(bands(), threads_, [&](int, int64_t i) {
+            bands_[i]->write(regions_, plan_.width, of_piece.data() + offsets_[i]);
         });
     }
 
-    const Picture<C>& picture_;
     const Plan& plan_;
     int threads_;
     Regions regions_;
-    std::vector<Run> runs_;
-    std::vector<Mass> masses_;    // of the runs
-    std::vector<int32_t> first_;  // of row y among the runs
+    std::vector<std::optional<Band<C>>> bands_;
+    std::vector<int32_t> offsets_;  // of each band's pieces among all
+    std::vector<int32_t> region_;   // of each piece
+    std::vector<Mass<C>> masses_;   // of each region
+    std::vector<Pairs> pairs_;  // neighbouring regions of which one is small, by band; the last at the seams
 };
 
 }  // namespace lithostream::superpixels

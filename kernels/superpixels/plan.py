@@ -15,8 +15,8 @@ WEIGHT_SHIFT = 20
 MAX_DISTANCE = 2**15 - 2
 """Of a pixel to a candidate centre; two less than 16 bits hold, for the rounding of y and x."""
 
-MAX_STRIDE = 3
-"""A round looks at every third row, or at more."""
+MAX_STRIDE = 6
+"""A round looks at every sixth row, or at more."""
 
 SAMPLED_ROWS = 4
 """Rows of a cell that a round looks at before it leaves any out."""

@@ -24,7 +24,9 @@ def slic(
     y0, x0, y1, x1 = plan.box
     inside = np.ones((y1 - y0, x1 - x0), np.bool_) if mask is None else mask[y0:y1, x0:x1]
     colours = image[y0:y1, x0:x1].astype(np.int64)
-    labels[y0:y1, x0:x1] = _merge_small(_pieces(_cluster(colours, inside, plan)), colours, plan.min_size)
+    labels[y0:y1, x0:x1] = _merge_small(
+        _pieces(_settled(_cluster(colours, inside, plan))), colours, plan.min_size
+    )
     return labels
 
 
@@ -38,6 +40,9 @@ def _cluster(colours: Ints, inside: npt.NDArray[np.bool_], plan: SeedGrid) -> In
     features = np.dstack((*np.mgrid[:height, :width], colours))  # int64 [h, w, 2 + C]
     counts, centres = _means(cells, features, rows * cols, scale)
     alive = counts > 0
+    sampled = np.where((np.arange(height) % plan.stride == 0)[:, None], cells, -1)
+    counts, means = _means(sampled, features, rows * cols, scale)
+    centres = np.where(counts[:, None] > 0, means, centres)
     for i in range(ITERATIONS):
         clusters = _nearest(cells, features * scale, centres, alive, plan)
         clusters[np.arange(height) % plan.stride != i % plan.stride] = -1
@@ -78,6 +83,20 @@ def _means(regions: Ints, features: Ints, count: int, scale: Ints | int = FIXED)
     np.add.at(sums, regions[inside], features[inside])
     divisor = np.maximum(sizes, 1)[:, None]
     return sizes, (sums * scale + divisor // 2) // divisor
+
+
+def _settled(clusters: Ints) -> Ints:
+    """Let a pixel unlike its four neighbours join the cluster that two of them share, or else the left one.
+
+    Pixels at an edge of the image or the mask stay.
+    """
+    around = np.pad(clusters, 1, constant_values=-1)
+    up, down, left, right = around[:-2, 1:-1], around[2:, 1:-1], around[1:-1, :-2], around[1:-1, 2:]
+    lone = clusters >= 0
+    for neighbour in (up, down, left, right):
+        lone &= (neighbour >= 0) & (neighbour != clusters)
+    shared = np.where((right == up) | (right == down), right, np.where(up == down, up, left))
+    return np.where(lone, shared, clusters)
 
 
 def _pieces(clusters: Ints) -> Ints:

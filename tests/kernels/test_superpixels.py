@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -141,6 +144,36 @@ def test_boundary_recall_is_at_least_that_of_scikit_image() -> None:
     assert recall(truth, ours) >= max(recall(truth, theirs) - 0.02, 0.9)
 
 
+@pytest.mark.parametrize("channels", [1, 2, 4])
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_brightest_colours_of_cells_of_many_rows_equal_the_reference(channels: int, masked: bool) -> None:
+    image = 255 - blobs(230, 140)[..., [0, 1, 2, 0]][..., :channels] // 16
+    mask = np.random.default_rng(3).random((230, 140)) < 0.05 if masked else None
+    options: dict[str, Any] = {"n_segments": 2, "compactness": 3.0, "mask": mask}
+    assert np.array_equal(slic(image, **options), reference.slic(image, **options))
+
+
+def test_a_mask_between_the_sampled_rows_still_seeds_its_cells() -> None:
+    image, mask = blobs(96, 40), np.zeros((96, 40), np.bool_)
+    mask[1::6] = mask[50:, :20] = True
+    options: dict[str, Any] = {"n_segments": 6, "compactness": 10.0, "mask": mask}
+    labels = slic(image, **options)
+    assert np.array_equal(labels, reference.slic(image, **options))
+    assert_partition(labels, mask, 6)
+
+
+def test_noise_of_thousands_of_pieces_equals_the_reference() -> None:
+    image = np.random.default_rng(4).integers(0, 256, (90, 60, 3)).astype(np.uint8)
+    options: dict[str, Any] = {"n_segments": 10, "compactness": 1.0}
+    assert np.array_equal(slic(image, **options), reference.slic(image, **options))
+
+
+def test_a_mask_of_all_pixels_is_no_mask() -> None:
+    image = blobs(100, 80)
+    options: dict[str, Any] = {"n_segments": 9, "compactness": 10.0}
+    assert np.array_equal(slic(image, **options), slic(image, mask=np.ones((100, 80), np.bool_), **options))
+
+
 @pytest.mark.parametrize("compactness", [0.01, 10.0, 1000.0])
 def test_rows_longer_than_a_chunk_and_sampled_rows_equal_the_reference(compactness: float) -> None:
     image = blobs(40, 300)
@@ -168,6 +201,64 @@ def test_eight_threads_get_the_same_labels() -> None:
     with ThreadPoolExecutor(8) as pool:
         results = list(pool.map(lambda _: slic(image, n_segments=50, compactness=10).tobytes(), range(16)))
     assert set(results) == {slic(image, n_segments=50, compactness=10).tobytes()}
+
+
+# Leaves the process little room: first too little for the stack of another thread, then for the work itself.
+STARVED = """
+import resource, threading
+import numpy as np
+from lithostream.kernels import _native
+from lithostream.kernels.superpixels.plan import plan_grid
+
+def label(height, width):
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 1)).astype(np.uint8)
+    plan = plan_grid(image.shape, None, 50, 1.0)
+    grid = (plan.box, plan.cells, plan.stride, plan.unit, plan.weight, plan.min_size)
+    labels = np.zeros((height, width), np.int32)
+    return lambda: _native.slic(image, None, *grid, 3, labels), labels
+
+def leave(room):
+    taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + room, resource.RLIM_INFINITY))
+
+small, labels = label(200, 200)
+large, _ = label(2000, 2000)
+small()
+want = labels.copy()
+leave(2**28)
+try:
+    threading.Thread(target=print).start()
+except RuntimeError:
+    print("no thread")
+labels[:] = 0
+small()
+print("same" if np.array_equal(labels, want) else "other")
+leave(2**23)
+for _ in range(3):
+    try:
+        large()
+    except MemoryError:
+        print("no memory")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits a process by means of Linux")
+def test_want_of_threads_or_memory_does_not_end_the_process() -> None:
+    child = subprocess.run(
+        ["bash", "-c", 'ulimit -s 4194304 && exec "$0" -c "$1"', sys.executable, STARVED],
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=60,
+    )
+    assert child.returncode == 0, child.stderr
+    assert child.stdout.split("\n") == ["no thread", "same", *["no memory"] * 3, ""]
+
+
+def test_host_arrays_take_no_stream() -> None:
+    with pytest.raises(ContractError, match="stream: expected None for NumPy arrays, got str"):
+        slic(blobs(4, 4), n_segments=1, compactness=1.0, stream="1")
 
 
 @pytest.mark.parametrize(
