@@ -6,6 +6,8 @@
 
 namespace lithostream::unmixing {
 
+// Rounding allowed in a sum that the last division makes 1: it moves the misfit as well.
+constexpr double kSumTolerance = 5e-14;
 constexpr int kMapChannels = 3;
 constexpr int kMapCells = 256;  // per side
 
@@ -23,6 +25,63 @@ struct Batch {
     }
 };
 
+// A table on the channels with a weight and, if it serves one spectrum, with a value.
+template <int E>
+struct View {
+    int measured = 0;
+    std::array<int, kMaxChannels> channel;
+    std::array<double, kMaxChannels> root;
+    Table<E> table;
+
+    void select(int channels, const double* weights, const double* spectrum) {
+        measured = 0;
+        for (int b = 0; b < channels; ++b)
+            if (weights[b] > 0 && !(spectrum && std::isnan(spectrum[b]))) {
+                channel[measured] = b;
+                root[measured++] = std::sqrt(weights[b]);
+            }
+    }
+
+    template <bool Sum>
+    void fill(int channels, int count, const double* values) {
+        table.rows = measured;
+        table.count = count;
+        for (int i = 0; i < measured; ++i)
+            for (int j = 0; j < E; ++j)
+                table.at[i][j] = j < count ? root[i] * values[j * channels + channel[i]] : 0;
+        table.template finish<Sum>();
+    }
+
+    bool serves(const double* spectrum) const {
+        bool missing = false;
+        for (int i = 0; i < measured; ++i) missing |= std::isnan(spectrum[channel[i]]);
+        return !missing;
+    }
+};
+
+// The spectrum on the rows of a view, times 2^shift, and a 1 for the sum.
+struct Right {
+    double b[kMaxChannels + 1];
+    double largest = 0;
+    int shift = 0;
+
+    // False beyond what squares can hold.
+    template <int E, bool Sum>
+    bool read(const View<E>& view, const double* spectrum) {
+        const Table<E>& table = view.table;
+        largest = 0;
+        for (int i = 0; i < table.rows; ++i) {
+            b[i] = view.root[i] * spectrum[view.channel[i]];
+            largest = std::max(largest, std::abs(b[i]));
+        }
+        if (!std::isfinite(largest)) return false;
+        shift = Sum ? table.shift : largest > 0 ? rescue(largest) : 0;
+        for (int i = 0; shift != 0 && i < table.rows; ++i) b[i] = std::ldexp(b[i], shift);
+        b[table.rows] = 1;
+        return !(Sum && largest > 0 && rescue(std::ldexp(largest, shift)) != 0);
+    }
+};
+
 template <int E, bool Sum>
 class Runner {
   public:
@@ -30,89 +89,94 @@ class Runner {
         : batch_(batch),
           shared_factors_(true, batch.settings.endmembers),
           own_factors_(false, batch.settings.endmembers) {
+        group_.count = batch.settings.endmembers;
+        group_.sum = Sum;
         if (batch.table_step != 0 || batch.weight_step != 0) return;
-        select(batch.weights, nullptr);
-        shared_channels_ = measured_;
-        fill(shared_, batch.tables);
-        const int count = shared_.count;
-        if (!shared_.usable) return;
-        const Support all = (Support{1} << count) - 1;
-        if (count <= shared_.rows + Sum && shared_factors_.find(shared_, all).usable)
+        shared_.select(batch.settings.channels, batch.weights, nullptr);
+        shared_.template fill<Sum>(batch.settings.channels, batch.settings.endmembers, batch.tables);
+        const Table<E>& table = shared_.table;
+        if (!table.usable) return;
+        const Support all = (Support{1} << table.count) - 1;
+        if (table.count <= table.rows + Sum && shared_factors_.find(table, all).usable)
             start_ = all;
-        else if (!Sum && shared_.rows == kMapChannels)
+        else if (!Sum && table.rows == kMapChannels)
             map_.assign(kMapCells * kMapCells, kUnknown);
     }
 
     void run(int64_t first, int64_t last) {
-        for (int64_t p = first; p < last; ++p)
-            if (!quick(p)) batch_.solve_exactly(p);
+        for (int64_t p = first; p < last; ++p) {
+            const double* spectrum = batch_.spectra + p * batch_.settings.channels;
+            if (shared_.table.usable && shared_.serves(spectrum)) {
+                Right right;
+                if (!right.read<E, Sum>(shared_, spectrum) ||
+                    !attempt(p, shared_.table, shared_factors_, right, guess(right.b)))
+                    batch_.solve_exactly(p);
+            } else if (!queue(p, spectrum)) {
+                batch_.solve_exactly(p);
+            }
+        }
+        while (busy_ != 0) step();
     }
 
   private:
     static constexpr uint16_t kUnknown = 0xFFFF;
+    static constexpr unsigned kAllLanes = (1u << kLanes) - 1;
 
-    bool quick(int64_t p) {
+    // One spectrum with a table of its own.
+    struct Own {
+        int64_t problem;
+        View<E> view;
+        Right right;
+    };
+
+    bool queue(int64_t p, const double* spectrum) {
         const Settings& settings = batch_.settings;
-        const double* spectrum = batch_.spectra + p * settings.channels;
-        if (shared_.usable && whole(spectrum)) {
-            measured_ = shared_channels_;
-            return attempt(p, shared_, shared_factors_, spectrum);
+        const int lane = __builtin_ctz(~busy_);
+        Own& own = own_[lane];
+        own.view.select(settings.channels, batch_.weights + p * batch_.weight_step, spectrum);
+        if (own.view.measured == 0) return false;
+        own.view.template fill<Sum>(settings.channels, settings.endmembers,
+                                    batch_.tables + p * batch_.table_step);
+        if (!own.view.table.usable || !own.right.template read<E, Sum>(own.view, spectrum)) return false;
+        own.problem = p;
+        enter(own.view.table, own.right, lane);
+        busy_ |= 1u << lane;
+        while (busy_ == kAllLanes) step();
+        return true;
+    }
+
+    // Starts from all endmembers: dropping is cheaper than adding one by one.
+    void enter(const Table<E>& table, const Right& right, int lane) {
+        double target[E];
+        for (int j = 0; j < E; ++j) target[j] = Sum ? table.height * table.height * table.inverse[j] : 0;
+        for (int i = 0; i < table.rows; ++i)
+            for (int j = 0; j < E; ++j) target[j] += right.b[i] * table.at[i][j];
+        for (int j = 0; j < table.count; ++j) {
+            group_.target[j][lane] = target[j];
+            group_.inverse[j][lane] = table.inverse[j];
+            group_.inside[j][lane] = -1;
+            for (int k = 0; k <= j; ++k) group_.gram[j][k][lane] = table.gram[j][k];
         }
-        select(batch_.weights + p * batch_.weight_step, spectrum);
-        if (measured_ == 0) return false;
-        fill(own_, batch_.tables + p * batch_.table_step);
-        return own_.usable && attempt(p, own_, own_factors_, spectrum);
+        group_.left[lane] = kSearchSteps;
+        group_.allowed[lane] = kCertificate * right.largest * table.rows;
     }
 
-    bool whole(const double* spectrum) const {
-        bool missing = false;
-        for (int i = 0; i < shared_channels_; ++i) missing |= std::isnan(spectrum[shared_channel_[i]]);
-        return !missing;
-    }
-
-    // The channels with a weight and, if there is a spectrum, with a value.
-    void select(const double* weights, const double* spectrum) {
-        measured_ = 0;
-        auto& channel = spectrum ? channel_ : shared_channel_;
-        auto& root = spectrum ? root_ : shared_root_;
-        for (int b = 0; b < batch_.settings.channels; ++b)
-            if (weights[b] > 0 && !(spectrum && std::isnan(spectrum[b]))) {
-                channel[measured_] = b;
-                root[measured_++] = std::sqrt(weights[b]);
-            }
-    }
-
-    void fill(Table<E>& table, const double* values) const {
-        const bool own = &table == &own_;
-        const auto& channel = own ? channel_ : shared_channel_;
-        const auto& root = own ? root_ : shared_root_;
-        const int channels = batch_.settings.channels;
-        table.rows = measured_;
-        table.count = batch_.settings.endmembers;
-        for (int i = 0; i < measured_; ++i)
-            for (int j = 0; j < E; ++j)
-                table.at[i][j] = j < table.count ? root[i] * values[j * channels + channel[i]] : 0;
-        table.template finish<Sum>();
-    }
-
-    bool attempt(int64_t p, const Table<E>& table, Factors<E, Sum>& factors, const double* spectrum) {
-        const bool own = &table == &own_;
-        const auto& channel = own ? channel_ : shared_channel_;
-        const auto& root = own ? root_ : shared_root_;
-        double b[kMaxChannels + 1], largest = 0;
-        for (int i = 0; i < table.rows; ++i) {
-            b[i] = root[i] * spectrum[channel[i]];
-            largest = std::max(largest, std::abs(b[i]));
+    void step() {
+        for (unsigned done = search(group_) & busy_; done != 0; done &= done - 1) {
+            const int lane = __builtin_ctz(done);
+            Support found = 0;
+            for (int j = 0; j < group_.count; ++j) found |= group_.inside[j][lane] ? Support{1} << j : 0;
+            const Own& own = own_[lane];
+            if (!attempt(own.problem, own.view.table, own_factors_, own.right, found))
+                batch_.solve_exactly(own.problem);
+            busy_ &= ~(1u << lane);
         }
-        if (!std::isfinite(largest)) return false;
-        const int shift = Sum ? table.shift : largest > 0 ? rescue(largest) : 0;
-        for (int i = 0; shift != 0 && i < table.rows; ++i) b[i] = std::ldexp(b[i], shift);
-        if (Sum && largest > 0 && rescue(std::ldexp(largest, shift)) != 0) return false;
-        b[table.rows] = 1;
+    }
+
+    bool attempt(int64_t p, const Table<E>& table, Factors<E, Sum>& factors, const Right& right,
+                 Support start) {
         Pivot<E, Sum> pivot(table, factors);
-        const Support start =
-            own ? Search<E, Sum>(own_, b).run(kCertificate * largest * table.rows) : guess(b);
-        return pivot.solve(b, start) && store(p, pivot, table, shift);
+        return pivot.solve(right.b, start) && store(p, pivot, table, right.shift);
     }
 
     bool store(int64_t p, Pivot<E, Sum>& pivot, const Table<E>& table, int shift) const {
@@ -123,6 +187,7 @@ class Runner {
             x[j] = pivot.x()[j] * table.inverse[j];
             sum += x[j];
         }
+        if (Sum && !(std::abs(sum - 1) <= kSumTolerance)) return false;
         for (int j = 0; Sum && j < table.count; ++j) x[j] /= sum;
         for (int j = 0; !Sum && shift != table.shift && j < table.count; ++j)
             x[j] = std::ldexp(x[j], table.shift - shift);
@@ -134,7 +199,7 @@ class Runner {
     // The same for a spectrum whatever its batch: it may decide which of several answers is returned.
     Support guess(const double* b) {
         if (start_ != 0) return start_;
-        if (map_.empty() || !(b[0] >= 0 && b[1] >= 0 && b[2] >= 0)) return first(shared_, b);
+        if (map_.empty() || !(b[0] >= 0 && b[1] >= 0 && b[2] >= 0)) return first(shared_.table, b);
         const double sum = b[0] + b[1] + b[2];
         if (!(sum > 0)) return 0;
         const int row = std::min(static_cast<int>(b[0] / sum * kMapCells), kMapCells - 1);
@@ -143,7 +208,7 @@ class Runner {
         if (cell == kUnknown) {
             const double u = (row + 0.5) / kMapCells, v = (column + 0.5) / kMapCells;
             const double centre[] = {u, v, std::max(1 - u - v, 0.0), 1};
-            Pivot<E, Sum> pivot(shared_, shared_factors_);
+            Pivot<E, Sum> pivot(shared_.table, shared_factors_);
             cell = pivot.solve(centre, 0) ? static_cast<uint16_t>(pivot.support()) : 0;
         }
         return cell;
@@ -162,13 +227,13 @@ class Runner {
     }
 
     const Batch& batch_;
-    int measured_ = 0, shared_channels_ = 0;
-    std::array<int, kMaxChannels> channel_, shared_channel_;
-    std::array<double, kMaxChannels> root_, shared_root_;
-    Table<E> shared_, own_;
+    View<E> shared_;
     Factors<E, Sum> shared_factors_, own_factors_;
     Support start_ = 0;
     std::vector<uint16_t> map_;
+    unsigned busy_ = 0;  // lanes, one bit each
+    std::array<Own, kLanes> own_;
+    Group group_;
 };
 
 }  // namespace lithostream::unmixing

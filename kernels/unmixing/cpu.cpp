@@ -1,20 +1,18 @@
 // Batched non-negative unmixing: spectra are independent, so threads share them out in any way.
 #include <nanobind/ndarray.h>
 
-#include <atomic>
-#include <system_error>
-#include <thread>
-
 #include "native.h"
-#include "unmixing/batch.h"
+#include "threads.h"
+#include "unmixing/wide.h"
 
 namespace nb = nanobind;
 
 namespace {
 
 using namespace lithostream::unmixing;
+using lithostream::share;
 
-constexpr int64_t kChunk = 1024;
+constexpr int64_t kChunk = 1024, kWideChunk = 16;  // problems
 
 struct ExactRunner {
     const Batch& batch;
@@ -24,22 +22,15 @@ struct ExactRunner {
 };
 
 template <typename R>
-void share_out(const Batch& batch, int64_t problems) {
-    std::atomic<int64_t> next{0};
-    const auto work = [&] {
-        const auto runner = std::make_unique<R>(R{batch});
-        for (int64_t first; (first = next.fetch_add(kChunk)) < problems;)
-            runner->run(first, std::min(first + kChunk, problems));
-    };
-    const int64_t useful = std::min<int64_t>(std::thread::hardware_concurrency(), problems / kChunk);
-    std::vector<std::thread> others;
-    try {
-        for (int64_t i = 1; i < useful; ++i) others.emplace_back(work);
-    } catch (const std::system_error&) {
-        // No more threads to be had: those at work do it all.
-    }
-    work();
-    for (std::thread& other : others) other.join();
+void share_out(const Batch& batch, int64_t problems, int64_t chunk = kChunk) {
+    const int threads = std::max(1u, std::thread::hardware_concurrency());
+    const int64_t parts = std::max<int64_t>(problems / chunk, 1);
+    std::vector<std::unique_ptr<R>> runners(threads);
+    share(parts, threads, [&](int thread, int64_t part) {
+        auto& runner = runners[thread];
+        if (!runner) runner.reset(new R{batch});
+        runner->run(part * chunk, part + 1 == parts ? problems : (part + 1) * chunk);
+    });
 }
 
 template <int E>
@@ -67,7 +58,9 @@ void nnls(Array<const double> spectra, Array<const double> endmembers, Array<con
                       abundances.data(),
                       residual.data(),
                       flags.data()};
-    if (ridge > 0 || count > 16)
+    if (channels > kMaxChannels)
+        share_out<WideRunner>(batch, problems, kWideChunk);
+    else if (ridge > 0 || count > kMostSearched)
         share_out<ExactRunner>(batch, problems);
     else if (count <= 4)
         solve<4>(batch, problems);

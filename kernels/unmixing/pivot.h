@@ -35,7 +35,7 @@ class Factors {
     const Factor<E>& find(const Table<E>& table, Support support) {
         auto& slot = slots_[(support ^ support >> kCacheBits) & (slots_.size() - 1)];
         if (!slot)
-            slot.reset(new Factor<E>);
+            slot.reset(new Factor<E>(slots_.size() > 1 ? table.rows + Sum : kMaxChannels + 1));
         else if (slots_.size() > 1 && slot->support == support)
             return *slot;
         slot->template build<Sum>(table, support);
@@ -97,7 +97,7 @@ class Pivot {
             const double unit = Sum ? far * far * table_.inverse[j] : std::sqrt(b_square_);
             if (gain_[j] >= -kTieTolerance * kTieAbove * unit)
                 open |= Support{1} << j;
-            else if (gain_[j] > -kTieTolerance * (Sum ? 3 : kTieBelow) * unit)
+            else if (gain_[j] > -std::max(kTieTolerance * (Sum ? 3 : kTieBelow) * unit, allowed_))
                 return -1;
         }
         if (__builtin_popcount(open) > table_.rows + Sum) return kUnderdetermined;

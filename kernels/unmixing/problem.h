@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "unmixing/active_set.h"
+#include "unmixing/simplex.h"
 
 namespace lithostream::unmixing {
 
@@ -34,7 +34,7 @@ class Problem {
         if (measured_ > 0 && build()) {
             ActiveSet active(columns_, target_);
             if (active.solve() && unscale(active.x(), x)) {
-                if (settings_.sum_to_one) rebalance(x);
+                if (settings_.sum_to_one) polish(x);
                 *residual = norm(misfit(x).data(), measured_);
                 if (std::isfinite(*residual)) return determined(active) ? 0 : kUnderdetermined;
             }
@@ -91,34 +91,15 @@ class Problem {
         return std::isfinite(sum) && (!settings_.sum_to_one || sum > 0);
     }
 
-    // Solve once more on the endmembers in use, now with the largest one eliminated by the sum: far from the
-    // endmembers the sum row loses as many digits as the squared distance has.
-    void rebalance(double* x) const {
-        const int count = settings_.endmembers, ridge_row = measured_;
-        const int largest = static_cast<int>(std::max_element(x, x + count) - x);
-        const double root_ridge = std::sqrt(settings_.ridge);
-        Qr qr(measured_ + (settings_.ridge > 0 ? count : 0));
-        Column target = misfit(x);
-        for (int j = 0; j < count; ++j) target[ridge_row + j] = -root_ridge * x[j];
-        for (int j = 0; j < count; ++j) {
-            if (j == largest || x[j] == 0) continue;
-            Column change{};
-            for (int i = 0; i < measured_; ++i) change[i] = root_[i] * (entry(j, i) - entry(largest, i));
-            change[ridge_row + j] = root_ridge;
-            change[ridge_row + largest] = -root_ridge;
-            if (qr.append(change) == 0) return;
-        }
-        const Row step = qr.solve(target);
-        Row moved{};
-        double others = 0;
-        for (int j = 0, k = 0; j < count; ++j) {
-            if (j == largest || x[j] == 0) continue;
-            moved[j] = x[j] + step[k++];
-            if (!(moved[j] >= 0)) return;
-            others += moved[j];
-        }
-        moved[largest] = 1 - others;
-        if (moved[largest] >= 0) std::copy_n(moved.begin(), count, x);
+    // The sum row hides small ridges and, far from the endmembers, as many digits as the squared distance
+    // has: finish without that row.
+    void polish(double* x) {
+        std::array<Column, kMaxEndmembers> at;
+        for (int j = 0; j < settings_.endmembers; ++j)
+            for (int i = 0; i < measured_; ++i) at[j][i] = root_[i] * entry(j, i);
+        Column target;
+        for (int i = 0; i < measured_; ++i) target[i] = root_[i] * spectrum_[channel_[i]];
+        Simplex(at, target, measured_, settings_.endmembers, settings_.ridge).polish(x);
     }
 
     Column misfit(const double* x) const {

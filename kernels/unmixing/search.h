@@ -1,96 +1,104 @@
-// A first guess of the support for a table of its own: active set on the Gram matrix, with Cholesky factors
-// that grow by one column a step. It proves nothing.
+// A first guess of the supports of several problems that each have a table of their own, one problem to a
+// lane of a vector: active sets on the Gram matrices, factored anew each step. It proves nothing.
 #pragma once
 
-#include "unmixing/support.h"
+#include <cstdint>
+
+#include "unmixing/clones.h"
 
 namespace lithostream::unmixing {
 
-template <int E, bool Sum>
-class Search {
-  public:
-    // `b` as for Pivot.
-    Search(const Table<E>& table, const double* b) : table_(table) {
-        for (int j = 0; j < E; ++j) target_[j] = Sum ? table.height * table.height * table.inverse[j] : 0;
-        for (int i = 0; i < table.rows; ++i)
-            for (int j = 0; j < E; ++j) target_[j] += b[i] * table.at[i][j];
-    }
+constexpr int kLanes = 8;
+constexpr int kMostSearched = 16;  // endmembers
+constexpr int kSearchSteps = 24;
+// Squared distance of a unit column to the span of those before that counts as dependent.
+constexpr double kSearchPivot = 1e-9;
 
-    // Starts from as many endmembers as the rows hold: dropping is cheaper than adding one by one.
-    Support run(double tolerance) {
-        for (int j = 0; j < table_.count && size_ < table_.rows + Sum; ++j) append(j);
-        for (int step = 0; step < 3 * E; ++step) {
-            solve();
-            if (drop_negative()) continue;
-            const int entering = steepest(tolerance);
-            if (entering < 0 || !append(entering)) break;
-        }
-        Support found = 0;
-        for (int k = 0; k < size_; ++k) found |= Support{1} << member_[k];
-        return found;
-    }
+using Lanes = double __attribute__((vector_size(8 * kLanes)));
+using Mask = int64_t __attribute__((vector_size(8 * kLanes)));  // all bits set where true
 
-  private:
-    // False, and nothing appended, where the column depends on the others.
-    bool append(int j) {
-        double* row = lower_[size_];
-        double pivot = table_.gram[j][j], y = target_[j], q = table_.inverse[j];
-        for (int k = 0; k < size_; ++k) {
-            double sum = table_.gram[j][member_[k]];
-            for (int m = 0; m < k; ++m) sum -= row[m] * lower_[k][m];
-            row[k] = sum * lower_[k][k];
-            pivot -= row[k] * row[k];
-            y -= row[k] * y_[k];
-            q -= row[k] * q_[k];
-        }
-        if (!(pivot > kLeastPivot)) return false;
-        row[size_] = 1 / std::sqrt(pivot);
-        y_[size_] = y * row[size_];
-        q_[size_] = q * row[size_];
-        member_[size_++] = j;
-        return true;
-    }
-
-    // With the sum, the multiplier that makes it 1 is taken out before the back substitution.
-    void solve() {
-        double excess = -1, weight = 0;
-        for (int k = 0; Sum && k < size_; ++k) {
-            excess += q_[k] * y_[k];
-            weight += q_[k] * q_[k];
-        }
-        multiplier_ = Sum ? excess / weight : 0;
-        for (int k = size_ - 1; k >= 0; --k) {
-            double z = y_[k] - multiplier_ * q_[k];
-            for (int m = k + 1; m < size_; ++m) z -= lower_[m][k] * z_[m];
-            z_[k] = z * lower_[k][k];
-        }
-    }
-
-    bool drop_negative() {
-        const int size = size_;
-        int first = 0;
-        while (first < size && !(z_[first] < 0)) ++first;
-        size_ = first;
-        for (int k = first; k < size; ++k)
-            if (!(z_[k] < 0)) append(member_[k]);
-        return first < size;
-    }
-
-    int steepest(double tolerance) const {
-        double gain[E];
-        for (int j = 0; j < E; ++j) gain[j] = target_[j] - multiplier_ * table_.inverse[j];
-        for (int k = 0; k < size_; ++k)
-            for (int j = 0; j < E; ++j) gain[j] -= z_[k] * table_.gram[member_[k]][j];
-        for (int k = 0; k < size_; ++k) gain[member_[k]] = 0;
-        const int best = static_cast<int>(std::max_element(gain, gain + table_.count) - gain);
-        return gain[best] > tolerance ? best : -1;
-    }
-
-    const Table<E>& table_;
-    int size_ = 0, member_[E + 1];
-    double multiplier_ = 0;
-    alignas(32) double target_[E];
-    double lower_[E + 1][E + 1], y_[E + 1], q_[E + 1], z_[E + 1];
+// Unit columns: Gram matrix (lower triangle), gradient at 0, what a scaled share adds to the sum, and the
+// gradient that still counts as 0. `search` changes the support and the number of steps left.
+struct Group {
+    int count = 0;
+    bool sum = false;
+    Lanes gram[kMostSearched][kMostSearched] = {}, target[kMostSearched] = {}, inverse[kMostSearched] = {};
+    Lanes allowed = {};
+    Mask inside[kMostSearched] = {}, left = {};
 };
+
+// L D L' of the Gram matrix on the support, by rows. A dependent column leaves the support.
+struct Factored {
+    Lanes lower[kMostSearched][kMostSearched], reciprocal[kMostSearched];
+};
+
+LITHOSTREAM_PART void decompose(Group& group, Factored& factored) {
+    for (int k = 0; k < group.count; ++k) {
+        Lanes product[kMostSearched];
+        Lanes pivot = group.gram[k][k];
+        for (int l = 0; l < k; ++l) {
+            product[l] = group.gram[k][l];
+            for (int m = 0; m < l; ++m) product[l] -= product[m] * factored.lower[l][m];
+            factored.lower[k][l] = product[l] * factored.reciprocal[l];
+            pivot -= product[l] * factored.lower[k][l];
+        }
+        group.inside[k] &= pivot > kSearchPivot;
+        factored.reciprocal[k] = group.inside[k] ? 1 / pivot : Lanes{};
+    }
+}
+
+LITHOSTREAM_PART void substitute(const Factored& factored, int count, const Lanes* right, Lanes* x) {
+    for (int k = 0; k < count; ++k) {
+        x[k] = right[k];
+        for (int m = 0; m < k; ++m) x[k] -= factored.lower[k][m] * x[m];
+    }
+    for (int k = count - 1; k >= 0; --k) {
+        x[k] *= factored.reciprocal[k];
+        for (int m = k + 1; m < count; ++m) x[k] -= factored.lower[m][k] * x[m];
+    }
+}
+
+// x on the support, in balance but for its signs, and the gradient of each endmember.
+LITHOSTREAM_PART void solve(const Group& group, const Factored& factored, Lanes* x, Lanes* gain) {
+    const int count = group.count;
+    substitute(factored, count, group.target, x);
+    Lanes multiplier = {};
+    if (group.sum) {
+        Lanes share[kMostSearched], excess = Lanes{} - 1, weight = {};
+        substitute(factored, count, group.inverse, share);
+        for (int k = 0; k < count; ++k) {
+            excess += group.inverse[k] * x[k];
+            weight += group.inverse[k] * share[k];
+        }
+        multiplier = excess / weight;
+        for (int k = 0; k < count; ++k) x[k] -= multiplier * share[k];
+    }
+    for (int k = 0; k < count; ++k) {
+        gain[k] = group.target[k] - multiplier * group.inverse[k];
+        for (int m = 0; m < count; ++m) gain[k] -= group.gram[k > m ? k : m][k > m ? m : k] * x[m];
+    }
+}
+
+// Drops what is negative and lets the steepest of the others in. Returns the lanes, one bit each, where
+// nothing was left to change or the steps are used up. No lane feels the others.
+LITHOSTREAM_CLONES inline unsigned search(Group& group) {
+    Factored factored;
+    Lanes x[kMostSearched], gain[kMostSearched], best = group.allowed;
+    decompose(group, factored);
+    solve(group, factored, x, gain);
+    for (int k = 0; k < group.count; ++k) best = ~group.inside[k] & (gain[k] > best) ? gain[k] : best;
+    Mask changed = {};
+    for (int k = 0; k < group.count; ++k) {
+        const Mask steepest = (gain[k] > group.allowed) & (gain[k] >= best);
+        const Mask wrong = group.inside[k] ? x[k] < 0 : steepest;
+        group.inside[k] ^= wrong;
+        changed |= wrong;
+    }
+    group.left -= 1;
+    unsigned done = 0;
+    for (int lane = 0; lane < kLanes; ++lane)
+        done |= (changed[lane] == 0 || group.left[lane] <= 0 ? 1u : 0u) << lane;
+    return done;
+}
 
 }  // namespace lithostream::unmixing

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "unmixing/active_set.h"
+#include "unmixing/clones.h"
 
 namespace lithostream::unmixing {
 
@@ -11,6 +13,8 @@ namespace lithostream::unmixing {
 // trusted; below the second their solution is corrected once on the rows.
 constexpr double kLeastPivot = 1e-9;
 constexpr double kRoundPivot = 1e-2;
+// With the sum, squared lengths this far apart: the shortest columns would lose their digits.
+constexpr double kWidestRange = 1e12;
 constexpr int kSafeExponent = 300;  // numbers whose squares neither overflow nor vanish
 
 using Support = uint32_t;  // bit j: endmember j may be in use
@@ -34,11 +38,12 @@ struct Table {
 
     // `at` holds rows x count weighted values.
     template <bool Sum>
-    void finish() {
+    LITHOSTREAM_CLONES void finish() {
         usable = false;
-        double largest = 0;
+        double most[E] = {};  // by column: one chain of maxima would be waited for link by link
         for (int i = 0; i < rows; ++i)
-            for (int j = 0; j < E; ++j) largest = std::max(largest, std::abs(at[i][j]));
+            for (int j = 0; j < E; ++j) most[j] = std::max(most[j], std::abs(at[i][j]));
+        const double largest = *std::max_element(most, most + E);
         if (!(largest > 0 && std::isfinite(largest))) return;
         shift = rescue(largest);
         for (int i = 0; shift != 0 && i < rows; ++i)
@@ -49,7 +54,7 @@ struct Table {
 
   private:
     template <bool Sum>
-    bool measure() {
+    LITHOSTREAM_PART bool measure() {
         double square[E] = {};
         for (int i = 0; i < rows; ++i)
             for (int j = 0; j < E; ++j) square[j] += at[i][j] * at[i][j];
@@ -66,11 +71,11 @@ struct Table {
             scale[j] = std::sqrt(square[j] + added);
             inverse[j] = j < count && scale[j] > 0 ? 1 / scale[j] : 0;
         }
-        return least > 1e-200;
+        return least > 1e-200 && (!Sum || most < kWidestRange * least);
     }
 
     template <bool Sum>
-    void multiply() {
+    LITHOSTREAM_PART void multiply() {
         for (int j = 0; j < E; ++j)
             for (int k = 0; k < E; ++k) gram[j][k] = Sum ? height * inverse[j] * (height * inverse[k]) : 0;
         for (int i = 0; i < rows; ++i) {
@@ -88,10 +93,12 @@ struct Factor {
     Support support = 0;
     bool usable = false, correct = false;
     double nearest = 0;  // least distance of a column, as long as it is, to the span of those before
-    alignas(32) double rows[kMaxChannels + 1][E];
+    std::vector<std::array<double, E>> rows;  // as many as the tables have
+
+    explicit Factor(int most_rows) : rows(most_rows) {}
 
     template <bool Sum>
-    void build(const Table<E>& table, Support wanted) {
+    LITHOSTREAM_CLONES void build(const Table<E>& table, Support wanted) {
         support = wanted;
         int member[E], size = 0;
         for (int j = 0; j < table.count; ++j)
@@ -107,14 +114,14 @@ struct Factor {
             double row[E] = {};
             for (int l = 0; l < size; ++l)
                 for (int k = 0; k < E; ++k) row[k] += table.at[i][member[l]] * inverse[l][k];
-            spread(row, member, size, rows[i]);
+            spread(row, member, size, rows[i].data());
         }
-        if (Sum) spread(last, member, size, rows[table.rows]);
+        if (Sum) spread(last, member, size, rows[table.rows].data());
     }
 
   private:
     // Cholesky factor with the reciprocals of its diagonal in place; false where a pivot is too small.
-    bool decompose(const Table<E>& table, const int* member, int size, double (*lower)[E]) {
+    LITHOSTREAM_PART bool decompose(const Table<E>& table, const int* member, int size, double (*lower)[E]) {
         double least = 1;
         nearest = std::numeric_limits<double>::infinity();
         for (int k = 0; k < size; ++k)
@@ -136,7 +143,7 @@ struct Factor {
     }
 
     // inverse = (L L')^-1, by whole rows
-    static void invert(double (*lower)[E], int size, double (*inverse)[E]) {
+    static LITHOSTREAM_PART void invert(double (*lower)[E], int size, double (*inverse)[E]) {
         alignas(32) double half[E][E] = {};  // L^-1
         for (int k = 0; k < size; ++k) {
             half[k][k] = 1;
@@ -148,24 +155,23 @@ struct Factor {
         }
     }
 
-    static void spread(const double* row, const int* member, int size, double* out) {
+    static LITHOSTREAM_PART void spread(const double* row, const int* member, int size, double* out) {
         std::fill_n(out, E, 0.0);
         for (int k = 0; k < size; ++k) out[member[k]] = row[k];
     }
 
     // The multiplier of the sum, eliminated: inverse - w w' / e'w with w = inverse e, and w / e'w for the 1.
-    static void border(const Table<E>& table, const int* member, int size, double (*inverse)[E],
-                       double* last) {
+    static LITHOSTREAM_PART void border(const Table<E>& table, const int* member, int size,
+                                        double (*inverse)[E], double* last) {
         double w[E], total = 0;
         for (int k = 0; k < size; ++k) {
             w[k] = 0;
             for (int l = 0; l < size; ++l) w[k] += inverse[k][l] * table.inverse[member[l]];
             total += table.inverse[member[k]] * w[k];
         }
-        for (int k = 0; k < size; ++k) {
-            last[k] = w[k] / total;
-            for (int l = 0; l < size; ++l) inverse[k][l] -= w[k] * (w[l] / total);
-        }
+        for (int k = 0; k < size; ++k) last[k] = w[k] / total;
+        for (int k = 0; k < size; ++k)
+            for (int l = 0; l < size; ++l) inverse[k][l] -= w[k] * last[l];
     }
 };
 

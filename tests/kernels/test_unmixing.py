@@ -350,7 +350,7 @@ def test_eight_threads_get_the_same_bytes() -> None:
     ("change", "message"),
     [
         ({"spectra": np.zeros((4, 3), np.float32)}, r"spectra: expected float64 \[\*, \*\], got float32"),
-        ({"spectra": np.zeros((4, 65))}, "spectra: expected 1 to 64 channels, got 65"),
+        ({"spectra": np.zeros((4, 0))}, "spectra: expected at least 1 channel, got 0"),
         (
             {"spectra": np.full((4, 3), np.inf)},
             r"spectra: expected finite values or NaN, got inf at \[0, 0\]",
