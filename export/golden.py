@@ -28,5 +28,5 @@ def _core_tiles(tile: TileInput, rng: np.random.Generator) -> npt.NDArray[np.uin
     )
     height, width, _ = core.image.shape
     rows, cols = edges_px(height, tile.tile_cm, px_per_cm), edges_px(width, tile.tile_cm, px_per_cm)
-    cut = tiles(core.image, rows, cols, tile.size_px)
+    cut = tiles(core.image, rows, cols, tile.size_px).reshape(-1, tile.size_px, tile.size_px, 3)
     return cut[rng.permutation(len(cut))[:CORE_TILES]]

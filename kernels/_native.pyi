@@ -5,13 +5,14 @@ import numpy.typing as npt
 
 def segment_stats(
     labels: npt.NDArray[np.int32],
-    channels: npt.NDArray[np.float32],
+    channels: npt.NDArray[np.float32 | np.uint8],
     count: npt.NDArray[np.int64],
     mean: npt.NDArray[np.float64],
     variance: npt.NDArray[np.float64],
     box: npt.NDArray[np.int32],
     centroid: npt.NDArray[np.float64],
 ) -> None: ...
+def label_range(labels: npt.NDArray[np.int32]) -> tuple[int, int]: ...
 def slic(
     image: npt.NDArray[np.uint8],
     mask: npt.NDArray[np.bool_] | None,
@@ -42,4 +43,11 @@ def idw(
     radius: float,
     power: float,
     out: npt.NDArray[np.float32],
+) -> None: ...
+def tiles(
+    image: npt.NDArray[np.uint8],
+    row_edges: npt.NDArray[np.int64],
+    col_edges: npt.NDArray[np.int64],
+    threads: int,
+    out: npt.NDArray[np.uint8],
 ) -> None: ...

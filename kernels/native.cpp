@@ -7,4 +7,5 @@ NB_MODULE(_native, m) {
     register_slic(m);
     register_nnls(m);
     register_idw(m);
+    register_tiles(m);
 }

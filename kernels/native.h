@@ -6,3 +6,4 @@ void register_segment_stats(nanobind::module_& m);
 void register_slic(nanobind::module_& m);
 void register_nnls(nanobind::module_& m);
 void register_idw(nanobind::module_& m);
+void register_tiles(nanobind::module_& m);

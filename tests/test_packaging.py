@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-DATA = (".csv", ".css", ".json", ".onnx", ".safetensors", ".toml", ".h", ".pyi", "py.typed")
+DATA = (".csv", ".css", ".json", ".onnx", ".safetensors", ".toml", ".h", ".cu", ".pyi", "py.typed")
+MADE = ("lithostream/kernels/_native.", "/cuda.fatbin")  # by the compilers
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +45,8 @@ def test_wheel_holds_every_module_and_data_file(wheel: list[str]) -> None:
 def test_wheel_holds_nothing_else(wheel: list[str]) -> None:
     for name in wheel:
         top = name.split("/")[0]
-        native = name.startswith("lithostream/kernels/_native.")
-        known = name.endswith((".py", *DATA)) or native or top.endswith(".dist-info")
+        made = name.startswith(MADE[0]) or name.endswith(MADE[1])
+        known = name.endswith((".py", *DATA)) or made or top.endswith(".dist-info")
         assert top in {"lithostream"} or top.endswith(".dist-info"), name
         assert known, name
         assert not name.startswith(("lithostream/tests", "lithostream/bench")), name

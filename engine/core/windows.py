@@ -148,10 +148,10 @@ def window_tiles(window: Window, grid: Grid, tile: TileInput, settings: RunSetti
     rows = grid.tile_rows[first : first + grid.tiles_per_window + 1] - window.row_px
     cols = grid.tile_cols
     pixels = tiles(window.rgb, rows, cols, tile.size_px)
-    fraction = _cell_means(window.mask, rows, cols).ravel()
-    row, col = np.divmod(np.arange(len(fraction)), len(cols) - 1)
+    fraction = _cell_means(window.mask, rows, cols)
     keep = fraction >= settings.min_core_fraction
-    return WindowTiles(pixels[keep], row[keep] + first, col[keep], fraction[keep])
+    row, col = np.divmod(np.flatnonzero(keep), len(cols) - 1)
+    return WindowTiles(pixels[keep], row + first, col, fraction[keep])
 
 
 def _cell_means(

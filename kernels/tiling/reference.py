@@ -18,7 +18,8 @@ def tiles(
         for y0, y1 in pairwise(row_edges)
         for x0, x1 in pairwise(col_edges)
     ]
-    return np.array(cells, np.uint8).reshape(-1, size_px, size_px, 3)
+    shape = (len(row_edges) - 1, len(col_edges) - 1, size_px, size_px, 3)
+    return np.array(cells, np.uint8).reshape(shape)
 
 
 def resample(cell: npt.NDArray[np.uint8], size_px: int) -> npt.NDArray[np.uint8]:
