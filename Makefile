@@ -33,6 +33,7 @@ bench: $(VENV)/bench-installed
 	@mkdir -p $(dir $(RUN))
 	$(BIN)/pytest bench --benchmark-enable --benchmark-only --benchmark-min-rounds=3 --benchmark-max-time=0.2 --passes=8 --benchmark-json=$(RUN)
 	$(BIN)/python bench/compare.py $(RUN)
+	$(BIN)/python bench/ceiling.py $(RUN)
 
 bench-compare: $(VENV)/dev-installed
 	$(BIN)/python bench/compare.py $(BASELINE) $(RUN)

@@ -17,6 +17,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import ceiling
 import numba
 import numpy as np
 import numpy.typing as npt
@@ -142,6 +143,8 @@ def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
             **{name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ},
         },
         "gpu": gpu(),
+        "copy_gb_s": round(ceiling.copy_gb_s(), 2),
+        **gpu_ceiling(),
         "taken_by_others": taken_by_others(),
     }
 
@@ -158,6 +161,12 @@ def installed_version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+def gpu_ceiling() -> dict[str, float]:
+    if gpu() == "none":
+        return {}
+    return {"gpu_copy_gb_s": round(ceiling.gpu_copy_gb_s(import_module("cupy")), 1)}
 
 
 def gpu() -> str:

@@ -41,7 +41,8 @@ def bench_alone(benchmark):
 def measure(folder: Path, blocks: int, *, passes: int = 8) -> Path:
     """Run the tiny suite in a process of its own and return its JSON."""
     folder.mkdir()
-    shutil.copy(HERE / "conftest.py", folder)
+    for name in ("conftest.py", "ceiling.py"):
+        shutil.copy(HERE / name, folder)
     (folder / "bench_tiny.py").write_text(SUITE.format(blocks=blocks), encoding="utf-8")
     options = ["-o", "python_files=bench_*.py", "-o", "python_functions=bench_*", "-p", "no:cacheprovider"]
     timing = ["--benchmark-enable", "--benchmark-only", "--benchmark-max-time=0.03", f"--passes={passes}"]

@@ -7,6 +7,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import ceiling
 import numpy as np
 import pytest
 
@@ -91,3 +92,20 @@ def test_gpu_of_the_machine(
 def test_no_cupy_is_no_gpu(harness: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(harness, "find_spec", lambda name: None)
     assert harness.gpu() == "none"
+
+
+def test_share_of_the_ceiling(run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    content = json.loads(run.read_text())
+    machine, entry = content["machine_info"]["lithostream"], content["benchmarks"][0]
+    assert machine["copy_gb_s"] > 0.5
+    entry["extra_info"]["bytes"] = machine["copy_gb_s"] * 1e9 * entry["stats"]["median"] / 4
+    ((name, _, _, share),) = ceiling.shares(content)
+    assert name == "bench_paired"
+    assert share == pytest.approx(0.25)
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(content))
+    assert ceiling.main(path) == 0
+    assert "25.0%" in capsys.readouterr().out
+    path.write_text("[]")
+    assert ceiling.main(path) == 2
+    assert str(path) in capsys.readouterr().err
