@@ -1,6 +1,7 @@
 """Inverse distance weighting beside a k-d tree that is asked for the neighbours of each cell."""
 
 import importlib
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -14,17 +15,25 @@ from lithostream.kernels.gridding import Grid
 POINTS, SIDE, K = 7234, 1024, 12
 CHANNELS = [1, 16]
 CHUNK = 256  # rows, so that the peers' tables of neighbours stay small
+GPU_SIDE = 3072
+GPU_CHUNK = 1 << 16  # cells, so that the distances of a chunk stay below 2 GB
 GRID = Grid(0.5, 0.5, 1, 1, SIDE, SIDE)
 
 Floats = npt.NDArray[np.float64]
 
 
-def problem(channels: int) -> tuple[Floats, Floats]:
+def problem(channels: int, side: int = SIDE) -> tuple[Floats, Floats]:
     rng = np.random.default_rng(1)
     centres = rng.random((60, 2))
     clustered = centres[rng.integers(0, 60, POINTS // 2)] + rng.normal(0, 0.03, (POINTS // 2, 2))
     points = np.concatenate([clustered, rng.random((POINTS - POINTS // 2, 2))])
-    return points * SIDE, rng.normal(size=(POINTS, channels))
+    return points * side, rng.normal(size=(POINTS, channels))
+
+
+def moved(points: Floats, values: Floats, side: int) -> int:
+    """Bytes that must be read and written."""
+    channels = len(values[0])
+    return 8 * (points.size + values.size) + 4 * channels * side * side
 
 
 def by_tree(tree: Any, values: Floats, **options: int) -> tuple[npt.NDArray[np.float32], Floats]:
@@ -46,6 +55,7 @@ def by_tree(tree: Any, values: Floats, **options: int) -> tuple[npt.NDArray[np.f
 @pytest.mark.benchmark(group="idw")
 def bench_idw(benchmark: BenchmarkFixture, channels: int) -> None:
     points, values = problem(channels)
+    benchmark.extra_info["bytes"] = moved(points, values, SIDE)
     found = benchmark(idw, points, values, GRID, k=K)
     spatial = pytest.importorskip("scipy.spatial", reason="peer: pip install 'lithostream[dev]'")
     want, gap = by_tree(spatial.cKDTree(points), values)
@@ -67,3 +77,62 @@ def bench_idw_peer_pykdtree(benchmark: BenchmarkFixture, channels: int) -> None:
     tree = importlib.import_module("pykdtree.kdtree").KDTree
     points, values = problem(channels)
     benchmark(lambda: by_tree(tree(points), values))
+
+
+@pytest.fixture(scope="session")
+def gpu() -> ModuleType:
+    cupy: ModuleType = pytest.importorskip("cupy", reason="needs CuPy: the extra [cuda13]")
+    if not cupy.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    return cupy
+
+
+@pytest.mark.parametrize("channels", CHANNELS)
+@pytest.mark.benchmark(group="idw")
+def bench_idw_gpu(benchmark: BenchmarkFixture, gpu: ModuleType, channels: int) -> None:
+    points, values = problem(channels, GPU_SIDE)
+    grid = Grid(0.5, 0.5, 1, 1, GPU_SIDE, GPU_SIDE)
+    given: Any = (gpu.asarray(points), gpu.asarray(values), grid)
+    out = gpu.empty((channels, GPU_SIDE, GPU_SIDE), np.float32)
+    begun, done = gpu.cuda.Event(), gpu.cuda.Event()
+
+    def run() -> float:
+        begun.record()
+        idw(*given, k=K, out=out)
+        done.record()
+        done.synchronize()
+        elapsed: float = gpu.cuda.get_elapsed_time(begun, done)
+        return elapsed
+
+    run()
+    np.testing.assert_array_equal(
+        out.get()[:, ::64], idw(points, values, Grid(0.5, 0.5, 1, 64, GPU_SIDE, 48), k=K)
+    )
+    benchmark.extra_info["bytes"] = moved(points, values, GPU_SIDE)
+    benchmark.extra_info["gpu_s"] = float(np.median([run() for _ in range(20)])) / 1e3
+    benchmark(run)
+
+
+@pytest.mark.parametrize("channels", CHANNELS)
+@pytest.mark.benchmark(group="idw")
+def bench_idw_gpu_peer_torch(benchmark: BenchmarkFixture, channels: int) -> None:
+    torch = pytest.importorskip("torch", reason="peer: pip install 'lithostream[train]'")
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device and a build of PyTorch for it")
+    points, values = (
+        torch.tensor(array, dtype=torch.float32).cuda() for array in problem(channels, GPU_SIDE)
+    )
+    x = torch.arange(GPU_SIDE, device="cuda") + 0.5
+    cells = torch.cartesian_prod(x, x).flip(1)
+    out = torch.empty(channels, len(cells), device="cuda")
+
+    def run() -> None:
+        for first in range(0, len(cells), GPU_CHUNK):
+            part = slice(first, first + GPU_CHUNK)
+            distance, index = torch.cdist(cells[part], points).topk(K, largest=False)
+            weight = distance.clamp_min(1e-9) ** -2
+            weight /= weight.sum(dim=1, keepdim=True)
+            out[:, part] = torch.einsum("nk,nkc->cn", weight, values[index])
+        torch.cuda.synchronize()
+
+    benchmark(run)

@@ -43,14 +43,15 @@ def gpu_copy_gb_s(cupy: Any) -> float:
     """Return the same for a copy within the memory of the current GPU, by its own clock."""
     source = cupy.ones(16 * COPIED_BYTES, np.uint8)
     target = cupy.empty_like(source)
-    rates = []
+    rates: list[float] = []
     for _ in range(ROUNDS):
         start, stop = cupy.cuda.Event(), cupy.cuda.Event()
         start.record()
         cupy.copyto(target, source)
         stop.record()
         stop.synchronize()
-        rates.append(2 * source.nbytes / cupy.cuda.get_elapsed_time(start, stop) / 1e6)
+        milliseconds = float(cupy.cuda.get_elapsed_time(start, stop))
+        rates.append(2e-6 * COPIED_BYTES * 16 / milliseconds)
     return statistics.median(rates)
 
 

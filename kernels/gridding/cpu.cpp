@@ -5,15 +5,14 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <cstdint>
-#include <future>
 #include <memory>
 #include <thread>
 #include <vector>
 
 #include "gridding/worker.h"
 #include "native.h"
+#include "threads.h"
 
 namespace nb = nanobind;
 
@@ -44,18 +43,15 @@ void collect(const Problem& problem, int64_t cells, const Job& job, std::vector<
     });
 }
 
-// Cells are independent, so threads share out the jobs in any way.
+// Cells are independent, so threads share out the jobs in any way; each makes its memory when it begins.
 void work_off(const Problem& problem, const std::vector<Job>& jobs) {
-    std::atomic<size_t> next{0};
-    const auto work = [&] {
-        Worker worker(problem);
-        for (size_t j; (j = next++) < jobs.size();) worker.fill(jobs[j].block, *jobs[j].candidates);
-    };
-    std::vector<std::future<void>> helpers;
-    const size_t threads = std::min<size_t>(std::max(1u, std::thread::hardware_concurrency()), jobs.size());
-    for (size_t t = 1; t < threads; ++t) helpers.push_back(std::async(std::launch::async, work));
-    work();
-    for (auto& helper : helpers) helper.get();
+    const int threads = std::max(1u, std::thread::hardware_concurrency());
+    std::vector<std::unique_ptr<Worker>> workers(threads);
+    lithostream::share(jobs.size(), threads, [&](int thread, int64_t j) {
+        auto& own = workers[thread];
+        if (!own) own = std::make_unique<Worker>(problem);
+        own->fill(jobs[j].block, *jobs[j].candidates);
+    });
 }
 
 template <typename T, int N>

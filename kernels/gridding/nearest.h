@@ -7,41 +7,12 @@
 #include <utility>
 #include <vector>
 
+#include "gridding/bounds.h"
 #include "gridding/kth_smallest.h"
 
 namespace lithostream::gridding {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-// More than the rounding of any sum of squares below, relative to its terms.
-constexpr double kRounding = 1e-14;
-
-struct Grid {
-    double x0, y0, dx, dy;
-
-    double x(int64_t column) const { return x0 + dx * static_cast<double>(column); }
-    double y(int64_t row) const { return y0 + dy * static_cast<double>(row); }
-};
-
-// Cells [row, row + rows) x [column, column + columns).
-struct Block {
-    int64_t row, column, rows, columns;
-};
-
-// A box around the centres of the cells of a block.
-struct Box {
-    double x, y, half_x, half_y;
-
-    Box(const Grid& grid, const Block& b)
-        : Box(grid.x(b.column), grid.x(b.column + b.columns - 1), grid.y(b.row), grid.y(b.row + b.rows - 1)) {
-    }
-
-  private:
-    Box(double x0, double x1, double y0, double y1)
-        : x(x0 + (x1 - x0) / 2),
-          y(y0 + (y1 - y0) / 2),
-          half_x(std::max(std::abs(x0 - x), std::abs(x1 - x))),
-          half_y(std::max(std::abs(y0 - y), std::abs(y1 - y))) {}
-};
 
 // Splits a block along its longer side, or both where they are about as long; calls `part` for each.
 template <typename Part>
@@ -83,11 +54,7 @@ struct Reach {
     bool takes_all(size_t count) const { return count <= k && squared_radius == kInfinity; }
 };
 
-// Copies the candidates of a larger block that the cells of a smaller one can reach.
-//
-// With c the middle of the box and q a cell, |p - q|^2 = |p - c|^2 - 2 (p - c).(q - c) + |q - c|^2, and the
-// last term is the same for every point. The others lie within |p - c|^2 -+ 2 |p - c|.half over the box,
-// so a point whose lower end is above the k-th smallest upper end is farther than k others from every cell.
+// Copies the candidates of a larger block that the cells of a smaller one can reach: see `Ends`.
 class Narrowing {
   public:
     void operator()(const Box& box, const Reach& reach, const Candidates& from, Candidates& to) {
@@ -112,16 +79,12 @@ class Narrowing {
 
   private:
     void bound(const Box& box, const Candidates& from) {
-        const double corner = box.half_x * box.half_x + box.half_y * box.half_y;
         const double *x = from.x.data(), *y = from.y.data();
         double *lower = lower_.room(from.count), *upper = upper_.room(from.count);
         float* rough = rough_.room(from.count);
         for (size_t i = 0; i < from.count; ++i) {
-            const double dx = std::abs(x[i] - box.x), dy = std::abs(y[i] - box.y);
-            const double middle = dx * dx + dy * dy, swing = 2 * (dx * box.half_x + dy * box.half_y);
-            const double slack = kRounding * (middle + swing + corner);
-            lower[i] = middle - swing - slack;
-            upper[i] = middle + swing + slack;
+            const Ends ends(box, x[i], y[i]);
+            lower[i] = ends.lower, upper[i] = ends.upper;
             rough[i] = static_cast<float>(upper[i]);
         }
     }
@@ -129,12 +92,8 @@ class Narrowing {
     void drop_beyond(const Box& box, double squared_radius, const Candidates& from) {
         const double *x = from.x.data(), *y = from.y.data(), *upper = upper_.data();
         double* lower = lower_.room(from.count);
-        for (size_t i = 0; i < from.count; ++i) {
-            const double dx = std::max(std::abs(x[i] - box.x) - box.half_x, 0.0);
-            const double dy = std::max(std::abs(y[i] - box.y) - box.half_y, 0.0);
-            // `upper` is above the terms that were rounded.
-            if (dx * dx + dy * dy - kRounding * upper[i] > squared_radius) lower[i] = kInfinity;
-        }
+        for (size_t i = 0; i < from.count; ++i)
+            if (beyond(box, x[i], y[i], upper[i], squared_radius)) lower[i] = kInfinity;
     }
 
     Buffer<double> lower_, upper_;
