@@ -66,17 +66,17 @@ def pool(
         compactness=settings.compactness,
         mask=window.mask,
     )
-    plane = _spread(window, grid, found, values)
-    stats = segment_stats(labels, np.concatenate([window.rgb.astype(np.float32), plane], axis=2))
+    stats = segment_stats(labels, window.rgb)
+    pooled = segment_stats(labels, _spread(window, grid, found, values))
     corner = np.array([window.row_px, 0])
     return WindowSegments(
         np.full(len(stats.count), window.index),
         stats.count,
         stats.box + np.tile(corner, 2),
         stats.centroid + corner,
-        stats.mean[:, :3],
-        np.sqrt(stats.variance[:, :3]),
-        stats.mean[:, 3:],
+        stats.mean,
+        np.sqrt(stats.variance),
+        pooled.mean,
         _interval_pixels(labels, window.row_px, grid.interval_rows),
     )
 

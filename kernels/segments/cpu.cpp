@@ -1,81 +1,135 @@
-// Count, mean, variance, box and centroid of every label in one pass.
+// Count, mean, variance, box and centroid of every label in one pass over bands of rows.
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/pair.h>
 
 #include <algorithm>
-#include <cmath>
+#include <atomic>
+#include <condition_variable>
 #include <cstdint>
 #include <limits>
+#include <mutex>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "native.h"
+#include "segments/band.h"
+#include "threads.h"
 
 namespace nb = nanobind;
 
 namespace {
 
+using namespace lithostream::segments;
+
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
-// Running mean and sum of squared deviations of one channel of one segment (Welford 1962).
-struct Moments {
-    int64_t count = 0;
-    double mean = 0, squares = 0;
+// Rows of a band. It decides which sums are rounded together: results change with it, but not with the
+// threads.
+constexpr int64_t kBandRows = 32;
 
-    void add(double value) {
-        const double deviation = value - mean;
-        mean += deviation / ++count;
-        squares += deviation * (value - mean);
-    }
-};
-
-struct Extent {
-    int64_t count = 0, sum_y = 0, sum_x = 0;
-    int32_t y0 = std::numeric_limits<int32_t>::max(), x0 = y0, y1 = 0, x1 = 0;
-
-    void add(int32_t y, int32_t x) {
-        ++count, sum_y += y, sum_x += x;
-        y0 = std::min(y0, y), x0 = std::min(x0, x);
-        y1 = std::max(y1, y + 1), x1 = std::max(x1, x + 1);
-    }
-};
+// Fewer pixels are done before a further thread has started.
+constexpr int64_t kThreadPixels = 1 << 16;
 
 template <typename T, int N>
 using Array = nb::ndarray<T, nb::ndim<N>, nb::c_contig, nb::device::cpu>;
 
-void segment_stats(Array<const int32_t, 2> labels, Array<const float, 3> channels, Array<int64_t, 1> count,
+// Lets threads do the last step of their bands in the order of the bands, in which they are begun too.
+class Turns {
+  public:
+    template <typename Step>
+    void take(int64_t band, Step&& step) {
+        std::unique_lock lock(mutex_);
+        turned_.wait(lock, [&] { return next_ == band; });
+        step();
+        ++next_;
+        turned_.notify_all();
+    }
+
+  private:
+    std::mutex mutex_;
+    std::condition_variable turned_;
+    int64_t next_ = 0;
+};
+
+int useful_threads(int64_t pixels) {
+    const int64_t cores = std::max(1u, std::thread::hardware_concurrency());
+    return static_cast<int>(std::min(cores, 1 + pixels / kThreadPixels));
+}
+
+template <typename T>
+Totals gather(const Array<const int32_t, 2>& labels, const Array<const T, 3>& channels, size_t segments) {
+    const int64_t rows = labels.shape(0), columns = labels.shape(1);
+    const size_t width = channels.shape(2);
+    const int64_t bands = (rows + kBandRows - 1) / kBandRows;
+    Totals totals(segments, width);
+    std::vector<Band> own;  // all memory is taken here, so that no thread fails while others wait for it
+    for (int64_t left = useful_threads(rows * columns); left > 0; --left)
+        own.emplace_back(segments, width, kBandRows * columns);
+    Turns turns;
+    lithostream::share(bands, static_cast<int>(own.size()), [&](int thread, int64_t band) {
+        const int64_t end = std::min(rows, (band + 1) * kBandRows);
+        for (int64_t y = band * kBandRows; y < end; ++y)
+            own[thread].add_row(y, labels.data() + y * columns, channels.data() + y * columns * width,
+                                columns);
+        turns.take(band, [&] { own[thread].flush(totals); });
+    });
+    return totals;
+}
+
+// Labels are proven to lie in 0..K, where K is the length of the outputs.
+template <typename T>
+void segment_stats(Array<const int32_t, 2> labels, Array<const T, 3> channels, Array<int64_t, 1> count,
                    Array<double, 2> mean, Array<double, 2> variance, Array<int32_t, 2> box,
                    Array<double, 2> centroid) {
-    const size_t segments = count.shape(0), width = channels.shape(2);
-    std::vector<Extent> extents(segments);
-    std::vector<Moments> moments(segments * width);
-    const int32_t* label = labels.data();
-    const float* values = channels.data();
-    for (size_t y = 0; y < labels.shape(0); ++y)
-        for (size_t x = 0; x < labels.shape(1); ++x, ++label, values += width) {
-            if (*label == 0) continue;
-            extents[*label - 1].add(static_cast<int32_t>(y), static_cast<int32_t>(x));
-            Moments* row = moments.data() + (*label - 1) * width;
-            for (size_t c = 0; c < width; ++c)
-                if (std::isfinite(values[c])) row[c].add(values[c]);
-        }
-    for (size_t k = 0; k < segments; ++k) {
-        const Extent& e = extents[k];
+    const Totals totals = gather(labels, channels, count.shape(0));
+    for (size_t k = 0; k < totals.extents.size(); ++k) {
+        const Extent& e = totals.extents[k];
         const int32_t corners[] = {e.count ? e.y0 : 0, e.count ? e.x0 : 0, e.y1, e.x1};
         std::copy_n(corners, 4, box.data() + 4 * k);
         count.data()[k] = e.count;
         centroid.data()[2 * k] = e.count ? static_cast<double>(e.sum_y) / e.count : kNaN;
         centroid.data()[2 * k + 1] = e.count ? static_cast<double>(e.sum_x) / e.count : kNaN;
     }
-    for (size_t i = 0; i < moments.size(); ++i) {
-        mean.data()[i] = moments[i].count ? moments[i].mean : kNaN;
-        variance.data()[i] = moments[i].count ? moments[i].squares / moments[i].count : kNaN;
+    for (size_t i = 0; i < totals.sums.size(); ++i) {
+        const Sums& sums = totals.sums[i];
+        mean.data()[i] = sums.count ? sums.mean() : kNaN;
+        variance.data()[i] = sums.count ? sums.variance() : kNaN;
     }
+}
+
+// Lowest and highest label, 0 among them.
+std::pair<int32_t, int32_t> label_range(Array<const int32_t, 2> labels) {
+    const int64_t size = labels.size(), parts = (size + kThreadPixels - 1) / kThreadPixels;
+    std::vector<std::pair<int32_t, int32_t>> ranges(parts);
+    lithostream::share(parts, useful_threads(size), [&](int, int64_t part) {
+        int32_t lowest = 0, highest = 0;
+        const int64_t end = std::min(size, (part + 1) * kThreadPixels);
+        for (int64_t i = part * kThreadPixels; i < end; ++i) {
+            lowest = std::min(lowest, labels.data()[i]);
+            highest = std::max(highest, labels.data()[i]);
+        }
+        ranges[part] = {lowest, highest};
+    });
+    std::pair<int32_t, int32_t> all{0, 0};
+    for (const auto& [lowest, highest] : ranges)
+        all = {std::min(all.first, lowest), std::max(all.second, highest)};
+    return all;
+}
+
+template <typename T>
+void define(nb::module_& m) {
+    m.def("segment_stats", &segment_stats<T>, nb::arg("labels").noconvert(), nb::arg("channels").noconvert(),
+          nb::arg("count").noconvert(), nb::arg("mean").noconvert(), nb::arg("variance").noconvert(),
+          nb::arg("box").noconvert(), nb::arg("centroid").noconvert(),
+          nb::call_guard<nb::gil_scoped_release>());
 }
 
 }  // namespace
 
 void register_segment_stats(nb::module_& m) {
-    m.def("segment_stats", &segment_stats, nb::arg("labels").noconvert(), nb::arg("channels").noconvert(),
-          nb::arg("count").noconvert(), nb::arg("mean").noconvert(), nb::arg("variance").noconvert(),
-          nb::arg("box").noconvert(), nb::arg("centroid").noconvert(),
+    define<float>(m);
+    define<uint8_t>(m);
+    m.def("label_range", &label_range, nb::arg("labels").noconvert(),
           nb::call_guard<nb::gil_scoped_release>());
 }
