@@ -1,10 +1,12 @@
 """Batched NNLS beside a loop over `scipy.optimize.nnls`: one table for all, tables of their own, whole patterns."""
 
-from typing import NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from ceiling import gpu_seconds
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from lithostream.kernels import nnls
@@ -15,6 +17,8 @@ OWN_CHANNELS, OWN_ENDMEMBERS, MISSING = 7, 8, 0.15
 PATTERNS, ANGLES, PHASES = 96, 2901, 9
 # Height of the row that demands the sum, per largest value: what a solver without constraints needs.
 SUM_ROW = 1e6
+
+GPU_PROBLEMS = 1_000_000
 
 Floats = npt.NDArray[np.float64]
 
@@ -33,10 +37,10 @@ class Mixtures(NamedTuple):
         return moved
 
 
-def shared(channels: int, endmembers: int) -> Mixtures:
+def shared(channels: int, endmembers: int, problems: int = PROBLEMS) -> Mixtures:
     rng = np.random.default_rng(1)
     table = rng.random((endmembers, channels)) + 0.1
-    spectra = rng.dirichlet(np.ones(endmembers), PROBLEMS) @ table
+    spectra = rng.dirichlet(np.ones(endmembers), problems) @ table
     return Mixtures(spectra + 0.02 * rng.standard_normal(spectra.shape), table)
 
 
@@ -94,6 +98,41 @@ def bench_nnls(benchmark: BenchmarkFixture, shape: tuple[int, int]) -> None:
 @pytest.mark.benchmark(group="nnls")
 def bench_nnls_peer_scipy(benchmark: BenchmarkFixture, shape: tuple[int, int]) -> None:
     benchmark(scipy_loop, *shared(*shape)[:2])
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda s: f"{s[0]}x{s[1]}")
+@pytest.mark.benchmark(group="nnls gpu")
+def bench_nnls_gpu(benchmark: BenchmarkFixture, gpu: ModuleType, shape: tuple[int, int]) -> None:
+    mixtures = shared(*shape, GPU_PROBLEMS)
+    spectra, table = gpu.asarray(mixtures.spectra), gpu.asarray(mixtures.tables)
+    benchmark.extra_info["bytes"] = mixtures.bytes
+    out: Any = nnls(spectra, table)
+
+    def solve() -> None:
+        nnls(spectra, table, out=out)
+        gpu.cuda.get_current_stream().synchronize()
+
+    benchmark(solve)
+    benchmark.extra_info["gpu_s"] = gpu_seconds(gpu, solve)
+    few = slice(0, PROBLEMS)
+    host = nnls(mixtures.spectra[few], mixtures.tables)
+    assert np.allclose(out.residual[few].get(), host.residual, atol=1e-9)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda s: f"{s[0]}x{s[1]}")
+@pytest.mark.benchmark(group="nnls gpu")
+def bench_nnls_gpu_peer_copy(benchmark: BenchmarkFixture, gpu: ModuleType, shape: tuple[int, int]) -> None:
+    """A copy on the device that moves as many bytes: the ceiling."""
+    channels, endmembers = shape
+    source = gpu.zeros(GPU_PROBLEMS * (8 * channels + 8 * endmembers + 9) // 2, np.uint8)
+    target = gpu.empty_like(source)
+
+    def copy() -> None:
+        target[...] = source
+        gpu.cuda.get_current_stream().synchronize()
+
+    benchmark(copy)
+    assert not target[-1:].get().any()
 
 
 @pytest.mark.benchmark(group="nnls own")

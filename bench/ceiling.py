@@ -12,6 +12,7 @@ import json
 import os
 import statistics
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import perf_counter
@@ -39,20 +40,25 @@ def copy_gb_s() -> float:
     return statistics.median(rates)
 
 
+def gpu_seconds(cupy: Any, work: Callable[[], object]) -> float:
+    """Return the seconds that queued work takes by the GPU's own clock, median of `ROUNDS` after one more."""
+    work()
+    found: list[float] = []
+    for _ in range(ROUNDS):
+        start, stop = cupy.cuda.Event(), cupy.cuda.Event()
+        start.record()
+        work()
+        stop.record()
+        stop.synchronize()
+        found.append(float(cupy.cuda.get_elapsed_time(start, stop)) / 1e3)
+    return statistics.median(found)
+
+
 def gpu_copy_gb_s(cupy: Any) -> float:
     """Return the same for a copy within the memory of the current GPU, by its own clock."""
     source = cupy.ones(16 * COPIED_BYTES, np.uint8)
     target = cupy.empty_like(source)
-    rates: list[float] = []
-    for _ in range(ROUNDS):
-        start, stop = cupy.cuda.Event(), cupy.cuda.Event()
-        start.record()
-        cupy.copyto(target, source)
-        stop.record()
-        stop.synchronize()
-        milliseconds = float(cupy.cuda.get_elapsed_time(start, stop))
-        rates.append(2e-6 * COPIED_BYTES * 16 / milliseconds)
-    return statistics.median(rates)
+    return 2e-9 * 16 * COPIED_BYTES / gpu_seconds(cupy, lambda: cupy.copyto(target, source))
 
 
 def shares(content: dict[str, Any]) -> list[tuple[str, float, float, float]]:

@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
+from types import ModuleType
 from typing import Any
 
 import ceiling
@@ -161,6 +162,15 @@ def installed_version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+@pytest.fixture(scope="session", name="gpu")
+def cupy_with_device() -> ModuleType:
+    """CuPy, where there is a GPU for it."""
+    cupy: ModuleType = pytest.importorskip("cupy", reason="needs CuPy: the extra [cuda13]")
+    if not cupy.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    return cupy
 
 
 def gpu_ceiling() -> dict[str, float]:

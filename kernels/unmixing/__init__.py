@@ -2,14 +2,14 @@
 
 import math
 from enum import IntFlag
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from lithostream.kernels import _native
 from lithostream.kernels.arrays import check_array, on_gpu, output
-from lithostream.kernels.errors import BackendUnavailableError, ContractError
+from lithostream.kernels.errors import ContractError
 
 __all__ = ["MAX_ENDMEMBERS", "Unmixing", "UnmixingFlag", "nnls"]
 
@@ -96,7 +96,7 @@ def nnls(
     DeviceMismatchError
         If the arrays are not all on one device.
     BackendUnavailableError
-        If they are on a GPU.
+        If they are on a GPU that cannot be used.
 
     Notes
     -----
@@ -111,37 +111,46 @@ def nnls(
     Scratch per thread: 0.3 MB, and on a shared table 8 E (B + 1) bytes for each support met, 4,096 of them at
     most (E rounded up to a multiple of 4); above 64 channels 32 B (E + 2) bytes instead.
     Copies inputs that are not C-contiguous.
+    On a GPU the digits and, where several answers are as good, the choice differ: see
+    `lithostream.kernels.unmixing.cuda`.
     Source: Lawson and Hanson (1974), Solving Least Squares Problems: algorithm NNLS (23.10). The sum is
     solved by their reduction of a least-distance problem (23.27): on sum(x) = 1 the misfit is
     sum_e x_e * (A[e] - s), and u >= 0 that minimises |that sum|**2 + m**2 * (sum(u) - 1)**2 is
     proportional to the answer for every m > 0, hence x = u / sum(u) exactly.
     """
     parts = (None, None, None) if out is None else out
-    if on_gpu(
+    gpu = on_gpu(
         stream=stream,
         spectra=spectra,
         endmembers=endmembers,
         weights=weights,
         **{f"out.{name}": part for name, part in zip(Unmixing._fields, parts, strict=True)},
-    ):
-        raise BackendUnavailableError("nnls has no code for GPUs: pass NumPy arrays (cupy.asnumpy)")
+    )
     check_array("spectra", spectra, dtype=np.float64, shape=(None, None))
     problems, channels = spectra.shape
     if channels == 0:
         raise ContractError("spectra: expected at least 1 channel, got 0")
-    per_problem = isinstance(endmembers, np.ndarray) and endmembers.ndim == 3
+    per_problem = getattr(endmembers, "ndim", 2) == 3
     tables = (problems,) if per_problem else ()
     check_array("endmembers", endmembers, dtype=np.float64, shape=(*tables, None, channels))
     count = endmembers.shape[-2]
     if not 1 <= count <= MAX_ENDMEMBERS:
         raise ContractError(f"endmembers: expected 1 to {MAX_ENDMEMBERS} endmembers, got {count}")
-    if weights is None:
-        weights = np.ones(channels)
-    per_row = isinstance(weights, np.ndarray) and weights.ndim == 2
-    check_array("weights", weights, dtype=np.float64, shape=(*((problems,) if per_row else ()), channels))
-    _check_numbers(spectra, endmembers, weights)
+    if weights is not None:
+        per_row = getattr(weights, "ndim", 1) == 2
+        check_array("weights", weights, dtype=np.float64, shape=(*((problems,) if per_row else ()), channels))
     if not (math.isfinite(ridge) and ridge >= 0):
         raise ContractError(f"ridge: expected a finite number from 0, got {ridge}")
+    if gpu:
+        from lithostream.kernels.unmixing import cuda
+
+        given: Any = spectra, endmembers
+        options: Any = {"sum_to_one": sum_to_one, "ridge": ridge, "weights": weights}
+        found = Unmixing(*cuda.nnls(*given, **options, out=parts, stream=stream))
+        return found if out is None else out
+    if weights is None:
+        weights = np.ones(channels)
+    check_numbers(spectra, endmembers, weights)
     result = Unmixing(
         output("out.abundances", parts[0], dtype=np.float64, shape=(problems, count)),
         output("out.residual", parts[1], dtype=np.float64, shape=(problems,)),
@@ -152,7 +161,8 @@ def nnls(
     return result if out is None else out
 
 
-def _check_numbers(spectra: Floats, endmembers: Floats, weights: Floats) -> None:
+def check_numbers(spectra: Floats, endmembers: Floats, weights: Floats) -> None:
+    """Raise `ContractError` where a number is not allowed."""
     if any(math.isinf(extreme.reduce(spectra, axis=None, initial=0)) for extreme in (np.fmin, np.fmax)):
         _check_values("spectra", "finite values or NaN", spectra, bad=np.isinf(spectra))
     if not _finite(endmembers):

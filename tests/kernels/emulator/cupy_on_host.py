@@ -302,8 +302,6 @@ class RawModule:
 
 
 def _argument(name: str, index: int, value: Any) -> tuple[str, npt.NDArray[Any]]:
-    if value is None:
-        return "p", np.zeros(1, np.uint64)
     if isinstance(value, ndarray):
         return "p", np.array([value.data.ptr], np.uint64)
     if isinstance(value, np.generic):
