@@ -16,6 +16,10 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+RoiRule = Literal["sediment", "box", "white_tray", "coloured_liner", "divided_box"]
+"""Named colour rules, as in `lithostream.kernels.roi.rules`."""
+
+
 class RunSettings(StrictModel):
     """What a run may vary.
 
@@ -31,7 +35,7 @@ class RunSettings(StrictModel):
         Superpixel density.
     compactness : float
         Weight of distance against colour in superpixels, as in SLIC.
-    roi : {"sediment", "box"}
+    roi : {"sediment", "box", "white_tray", "coloured_liner", "divided_box"}
         Colour rule that tells core from what surrounds it.
     slab_rows : int
         Rows decoded at once; never changes a result.
@@ -46,7 +50,7 @@ class RunSettings(StrictModel):
     min_core_fraction: float = Field(default=0.6, gt=0, le=1)
     superpixels_per_cm2: float = Field(default=4.0, gt=0, le=400)
     compactness: float = Field(default=10.0, gt=0, le=1000)
-    roi: Literal["sediment", "box"] = "sediment"
+    roi: RoiRule = "sediment"
     slab_rows: int = Field(default=512, ge=1)
     batch: int = Field(default=64, ge=1, le=4096)
     threads: int = Field(default=2, ge=1, le=256)

@@ -1,12 +1,14 @@
 """Settings: what is refused, and what the message offers instead."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import Field
 
-from lithostream.engine.config import RunSettings, StrictModel, load_toml
+from lithostream.engine.config import RoiRule, RunSettings, StrictModel, load_toml
 from lithostream.engine.errors import ConfigError
+from lithostream.kernels.roi import RULES
 
 
 class Inner(StrictModel):
@@ -50,3 +52,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_defaults_are_the_documented_ones() -> None:
     settings = RunSettings()
     assert (settings.interval_cm, settings.window_cm, settings.roi) == (1.0, 8.0, "sediment")
+
+
+def test_settings_name_every_colour_rule() -> None:
+    assert set(get_args(RoiRule)) == set(RULES)
