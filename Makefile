@@ -53,7 +53,7 @@ $(VENV)/installed: $(VENV)/created $(SOURCES)
 	@touch $@
 
 $(VENV)/dev-installed: $(VENV)/installed
-	$(BIN)/$(PIP) install -e '.[cpu,dev]'
+	$(BIN)/$(PIP) install -e '.[cpu,dev,cuda-tests]'
 	@touch $@
 
 $(VENV)/bench-installed: $(VENV)/dev-installed

@@ -40,7 +40,7 @@ def test_nvcc(source: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("source", SOURCES, ids=room)
 def test_nvrtc(source: Path) -> None:
-    core = pytest.importorskip("cuda.core", reason="run-time compilation needs the extra [dev]")
+    core = pytest.importorskip("cuda.core", reason="run-time compilation needs the extra [cuda-tests]")
     for arch in loader.BUILT_FOR:
         options = core.ProgramOptions(
             std="c++17", fma=False, arch=f"sm_{arch}", include_path=[str(source.parent), str(KERNELS)]

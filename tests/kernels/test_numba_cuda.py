@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def require_numba_cuda() -> None:
-    pytest.importorskip("numba_cuda", reason="needs numba-cuda: the extra [dev]")
+    pytest.importorskip("numba_cuda", reason="needs numba-cuda: the extra [cuda-tests]")
 
 
 def test_in_the_simulator() -> None:
@@ -86,7 +86,7 @@ def test_every_kernel_is_compiled_here() -> None:
 @pytest.mark.parametrize("arch", BUILT_FOR)
 def test_compiles_to_machine_code(monkeypatch: pytest.MonkeyPatch, arch: str) -> None:
     require_numba_cuda()
-    core = pytest.importorskip("cuda.core", reason="assembling needs the extra [dev]")
+    core = pytest.importorskip("cuda.core", reason="assembling needs the extra [cuda-tests]")
     from numba import cuda
 
     capability = (int(arch[:-1]), int(arch[-1]))
