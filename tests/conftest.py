@@ -1,13 +1,21 @@
 """Fixtures shared by every test: a seeded generator and the way to the real data."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 DATA = Path(os.environ.get("LITHOSTREAM_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep cut tiles out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LITHOSTREAM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture

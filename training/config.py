@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from lithostream.engine.bundle import TileInput
-from lithostream.engine.config import RunSettings, StrictModel
+from lithostream.engine.config import RoiRule, RunSettings, StrictModel
 from lithostream.engine.core.minerals import load_endmembers
 from lithostream.engine.core.targets import TARGETS
 from lithostream.engine.errors import ConfigError
@@ -74,24 +74,46 @@ class FitConfig(StrictModel):
 
 
 class SplitConfig(StrictModel):
-    """How unseen depth is held out.
+    """How unseen rows are held out.
 
     Attributes
     ----------
+    kind : {"block", "core", "random"}
+        What is held out whole: depth blocks, cores (hole and core, or the section where neither is known), or
+        single rows. `random` leaks: the rows beside a held-out row are nearly the same row and are trained on.
     folds : int
-        Parts of the cross-validation.
+        Parts of the cross-validation; with `core`, as many as there are cores leave one core out at a time.
     block_cm : float
-        Depth blocks that are held out whole; longer than a section holds out whole sections.
+        Length of a depth block; longer than a section holds out whole sections.
     buffer_cm : float
-        Rows nearer than this to a held-out row are not trained on: two footprints must not overlap.
+        Rows nearer than this to a held-out row are not trained on, also those of an adjoining section where
+        hole depths are known: two footprints must not overlap. `random` has no buffer.
     seeds : tuple of int
         Each draws its own folds and initial weights. The first one also makes the final model.
     """
 
+    kind: Literal["block", "core", "random"] = "block"
     folds: int = Field(default=5, ge=2)
     block_cm: float = Field(default=20.0, gt=0)
     buffer_cm: float = Field(default=6.0, ge=0)
     seeds: tuple[int, ...] = Field(default=(0, 1, 2, 3, 4), min_length=1)
+
+    @property
+    def leaky(self) -> bool:
+        """Whether scores under this split say nothing about unseen depth."""
+        return self.kind == "random"
+
+    @property
+    def gap_cm(self) -> float:
+        """Distance that is kept between held-out and training rows."""
+        return 0.0 if self.leaky else self.buffer_cm
+
+    def describe(self) -> str:
+        """Say in words what is held out."""
+        if self.leaky:
+            return f"{self.folds} folds of random rows (leaky: their neighbours were trained on)"
+        parts = "whole cores" if self.kind == "core" else f"{self.block_cm:g} cm blocks"
+        return f"{self.folds} folds of {parts}, {self.buffer_cm:g} cm buffer"
 
 
 class Range(StrictModel):
@@ -124,10 +146,15 @@ class TrainConfig(StrictModel):
         Properties to learn.
     regime, minerals
         Mixing regime and endmembers of the bundle.
-    roi : {"sediment", "box"}
+    roi : RoiRule
         Rule that finds the core, as in `RunSettings`.
     qc : dict of target to Range
         Credible readings of this data.
+    labels : {"footprint", "interpolate"}
+        A row's label is what the footprints of readings say that cover it. `interpolate` also labels rows between
+        two readings, on the straight line between them; such labels are learned from, never scored.
+    interpolate_cm : float
+        Needed by `interpolate`: the two readings are no further apart than this.
     """
 
     name: str
@@ -138,11 +165,13 @@ class TrainConfig(StrictModel):
     minerals: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_known_minerals)]
     data: tuple[Path, ...] = ()
     synthetic: SyntheticConfig | None = None
-    roi: Literal["sediment", "box"] = "sediment"
+    roi: RoiRule = "sediment"
     tile: TileConfig = TileConfig()
     fit: FitConfig = FitConfig()
     split: SplitConfig = SplitConfig()
     qc: dict[str, Range] = Field(default_factory=dict)
+    labels: Literal["footprint", "interpolate"] = "footprint"
+    interpolate_cm: float | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -151,6 +180,12 @@ class TrainConfig(StrictModel):
         strangers = set(self.qc) - set(self.targets)
         if strangers:
             raise ValueError(f"qc names {sorted(strangers)}, which are not targets")
+        return self
+
+    @model_validator(mode="after")
+    def _one_label_rule(self) -> Self:
+        if (self.labels == "interpolate") != (self.interpolate_cm is not None):
+            raise ValueError('labels = "interpolate" and interpolate_cm go together')
         return self
 
     def run_settings(self) -> RunSettings:

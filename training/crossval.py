@@ -1,4 +1,4 @@
-"""Cross-validation over depth blocks, paired with the baselines on the same folds."""
+"""Cross-validation over what a split holds out whole, paired with the baselines on the same folds."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,9 +9,15 @@ import numpy.typing as npt
 from lithostream.engine.config import StrictModel
 from lithostream.training.baselines import BASELINES, predict_baseline
 from lithostream.training.config import FitConfig, SplitConfig
-from lithostream.training.data.splits import assign_folds, away_from, depth_blocks, validation_splits
+from lithostream.training.data.splits import (
+    assign_folds,
+    away_from,
+    held_out_parts,
+    validation_parts,
+    validation_splits,
+)
 from lithostream.training.data.tiles import TileSet
-from lithostream.training.fit import fit, predict
+from lithostream.training.fit import fit, predict_tiles
 from lithostream.training.metrics import (
     Difference,
     Scores,
@@ -59,6 +65,8 @@ class TargetReport(StrictModel):
         Of a row's value, from all out-of-fold residuals of the network.
     coverage_90 : float
         Share of readings inside, each fold judged by the others' half width.
+    leaky : bool
+        Single rows were held out, and their neighbours trained on: the scores say nothing about unseen depth.
     """
 
     scores: dict[str, Scores]
@@ -66,6 +74,7 @@ class TargetReport(StrictModel):
     r2_gain: dict[str, Difference]
     half_width_90: float
     coverage_90: float
+    leaky: bool = False
 
 
 def cross_validate(
@@ -75,16 +84,17 @@ def cross_validate(
 
     The baselines train on the same rows.
     """
-    fold, block = _folds(tiles, split, seed)
+    fold = _folds(tiles, split, seed)
     out = baseline_folds(tiles, split, seed)
     found, stops = np.full(tiles.labels.shape, np.nan), []
     for k in range(split.folds):
         held = fold == k
-        allowed = away_from(tiles, held, split.buffer_cm)
-        splits = validation_splits(tiles, allowed, block, split.buffer_cm, config.validations, seed)
+        allowed = away_from(tiles, held, split.gap_cm)
+        parts = validation_parts(tiles, split, allowed)
+        splits = validation_splits(tiles, allowed, parts, split.gap_cm, config.validations, seed)
         fitted = fit(tiles, allowed, splits, config, seed * split.folds + k)
         part = tiles.of_rows(held)
-        found[held] = part.row_mean(predict(fitted.model, part.pixels).properties)
+        found[held] = part.row_mean(predict_tiles(fitted.model, part).properties)
         stops.append(fitted.best_epoch)
         on_fold()
     return OutOfFold(fold, {MODEL: found} | out.found, tuple(stops))
@@ -92,19 +102,21 @@ def cross_validate(
 
 def baseline_folds(tiles: TileSet, split: SplitConfig, seed: int) -> OutOfFold:
     """Out-of-fold predictions of the baselines alone."""
-    fold, _ = _folds(tiles, split, seed)
+    fold = _folds(tiles, split, seed)
     found = {name: np.full(tiles.labels.shape, np.nan) for name in BASELINES}
     for k in range(split.folds):
         held = fold == k
-        allowed = away_from(tiles, held, split.buffer_cm)
+        allowed = away_from(tiles, held, split.gap_cm)
         for name in BASELINES:
             found[name][held] = predict_baseline(name, tiles, allowed, seed)[held]
     return OutOfFold(fold, found)
 
 
-def report_target(tiles: TileSet, target: int, runs: Sequence[OutOfFold]) -> TargetReport:
-    """Score one property over the seeds."""
-    measured = tiles.labels[:, target]
+def report_target(
+    tiles: TileSet, target: int, runs: Sequence[OutOfFold], *, leaky: bool = False
+) -> TargetReport:
+    """Score one property over the seeds, against readings alone."""
+    measured = tiles.measured[:, target]
     per_seed = {
         name: [score(run.found[name][:, target], measured) for run in runs] for name in (MODEL, *BASELINES)
     }
@@ -117,9 +129,9 @@ def report_target(tiles: TileSet, target: int, runs: Sequence[OutOfFold]) -> Tar
         r2_gain={name: paired_difference(r2[MODEL], r2[name]) for name in BASELINES},
         half_width_90=half_width(np.concatenate(residuals)),
         coverage_90=float(np.mean(coverage)),
+        leaky=leaky,
     )
 
 
-def _folds(tiles: TileSet, split: SplitConfig, seed: int) -> tuple[Ints, Ints]:
-    block = depth_blocks(tiles, split.block_cm)
-    return assign_folds(block, split.folds, seed), block
+def _folds(tiles: TileSet, split: SplitConfig, seed: int) -> Ints:
+    return assign_folds(held_out_parts(tiles, split), split.folds, seed)

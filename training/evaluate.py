@@ -140,7 +140,8 @@ def _predict_rows(
     """Row means of the measured targets as a run gives them, float64 [R, T], and rows it would flag, bool [R]."""
     domain = bundle.manifest.domain
     session = open_session(bundle, batch=settings.batch, threads=settings.threads)
-    properties, distance = session.infer(tiles.pixels)
+    parts = [session.infer(batch) for batch in tiles.batches(settings.batch)]
+    properties, distance = (np.concatenate(part) for part in zip(*parts, strict=True))
     far = tiles.row_mean((distance > domain.distance_limit)[:, None].astype(np.float64))[:, 0] > 0.5
     strange = np.array([not domain.admits(one.scanner, one.px_per_cm) for one in sections])
     columns = [bundle.targets.index(name) for name in tiles.targets]

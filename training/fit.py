@@ -1,7 +1,7 @@
 """Fit one property network, the same way to the last bit for the same seed, data and thread count."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
 from lithostream.training.config import FitConfig
+from lithostream.training.data.loader import row_batches, tile_batches
 from lithostream.training.data.splits import check_measured
 from lithostream.training.data.tiles import TileSet
 from lithostream.training.models.properties import PropertyNet, colour_features
@@ -25,6 +26,7 @@ RIDGE_PENALTY = (
     1e-5  # per label, on standardised features: hue is a small difference of channels that vary together
 )
 PREDICT_BATCH = 256
+DISTANCE_TILES = 100_000  # enough for any covariance; the embeddings of all tiles would not fit into memory
 
 
 class Fitted(NamedTuple):
@@ -109,16 +111,21 @@ def _epochs_that_pay(
 
 def predict(model: PropertyNet, pixels: npt.NDArray[np.uint8]) -> Prediction:
     """Run a network over tiles [N, S, S, 3] as it will be exported."""
+    starts = range(0, max(len(pixels), 1), PREDICT_BATCH)
+    return _predict(model, (torch.from_numpy(pixels[at : at + PREDICT_BATCH]) for at in starts))
+
+
+def predict_tiles(model: PropertyNet, tiles: TileSet) -> Prediction:
+    """Run a network over all tiles of a set, read batch by batch."""
+    return _predict(model, tile_batches(tiles, PREDICT_BATCH))
+
+
+def _predict(model: PropertyNet, batches: Iterable[Tensor]) -> Prediction:
     model.eval()
     with torch.no_grad():
-        parts = [model(torch.from_numpy(part)) for part in _batches(pixels)]
+        parts = [model(batch) for batch in batches]
     properties, distance = zip(*parts, strict=True)
     return Prediction(torch.cat(properties).numpy(), torch.cat(distance).numpy())
-
-
-def _batches(pixels: npt.NDArray[np.uint8]) -> Iterator[npt.NDArray[np.uint8]]:
-    for start in range(0, max(len(pixels), 1), PREDICT_BATCH):
-        yield pixels[start : start + PREDICT_BATCH]
 
 
 def _start_linear(model: PropertyNet, seen: TileSet) -> None:
@@ -128,7 +135,8 @@ def _start_linear(model: PropertyNet, seen: TileSet) -> None:
     a row than between rows, and only a fit to tiles is told to ignore that.
     """
     with torch.no_grad():
-        parts = [colour_features(_images(model, part)).numpy() for part in _batches(seen.pixels)]
+        batches = tile_batches(seen, PREDICT_BATCH)
+        parts = [colour_features(_images(model, part)).numpy() for part in batches]
     features = np.concatenate(parts).astype(np.float64)
     labels = _normalised_labels(model, seen)[seen.row]
     weight, bias = np.zeros((labels.shape[1], features.shape[1])), np.zeros(labels.shape[1])
@@ -148,7 +156,7 @@ class _Run:
         torch.manual_seed(seed)
         self.seen, self.config, self.rng = seen, config, np.random.default_rng(seed)
         self.model = PropertyNet(len(seen.targets), config.width, seen.pixels.shape[1], config.dropout)
-        self.model.set_normalisation(seen.pixels, seen.labels)
+        self.model.set_normalisation(*seen.colour_scale(), seen.labels)
         _start_linear(self.model, seen)
         self.labels = torch.from_numpy(_normalised_labels(self.model, seen).astype(np.float32))
         self.steps = math.ceil(len(self.labels) / config.batch_rows)
@@ -161,37 +169,28 @@ class _Run:
         """Pass over all rows once."""
         self.model.train()
         config = self.config
-        for batch in np.array_split(self.rng.permutation(len(self.labels)), self.steps):
-            pixels = self.seen.pixels[_draw_tiles(self.seen, batch, config, self.rng)]
+        for rows, pixels in row_batches(self.seen, self.steps, config.tiles_per_row, self.rng):
             images = _augment(_images(self.model, pixels), config, self.rng)
-            found = self.model.normalised(images)[0].reshape(len(batch), config.tiles_per_row, -1).mean(1)
+            found = self.model.normalised(images)[0].reshape(len(rows), config.tiles_per_row, -1).mean(1)
             self.optimiser.zero_grad()
-            _masked_loss(found, self.labels[batch]).backward()
+            _masked_loss(found, self.labels[rows]).backward()
             self.optimiser.step()
             self.schedule.step()
 
     def loss(self, unseen: TileSet) -> float:
         """Loss on other rows, each the mean over all of its tiles."""
         mean, std = self.model.target_mean.numpy(), self.model.target_std.numpy()
-        found = (unseen.row_mean(predict(self.model, unseen.pixels).properties) - mean) / std
+        found = (unseen.row_mean(predict_tiles(self.model, unseen).properties) - mean) / std
         return float(_masked_loss(torch.from_numpy(found), torch.from_numpy((unseen.labels - mean) / std)))
 
 
-def _draw_tiles(
-    seen: TileSet, rows: npt.NDArray[np.int64], config: FitConfig, rng: np.random.Generator
-) -> npt.NDArray[np.int64]:
-    """Draw `tiles_per_row` tiles of each row with replacement, int64 [rows * tiles_per_row]."""
-    first = np.searchsorted(seen.row, rows, side="left")
-    count = np.searchsorted(seen.row, rows, side="right") - first
-    pick = rng.random((len(rows), config.tiles_per_row)) * count[:, None]
-    return np.asarray(first[:, None] + pick.astype(np.int64)).ravel()
-
-
 def _augment(images: Tensor, config: FitConfig, rng: np.random.Generator) -> Tensor:
-    """Flip, brighten and stretch a batch of normalised images, each as a whole and by itself."""
-    flips = torch.from_numpy(rng.random((2, len(images), 1, 1, 1)) < 0.5)
-    images = torch.where(flips[0], images.flip(2), images)
-    images = torch.where(flips[1], images.flip(3), images)
+    """Flip across the core, brighten and stretch normalised images [N, 3, S, S], each as a whole and by itself.
+
+    Never top to bottom: a graded bed upside down is another bed.
+    """
+    flip = torch.from_numpy(rng.random((len(images), 1, 1, 1)) < 0.5)
+    images = torch.where(flip, images.flip(3), images)
     change = torch.from_numpy(rng.uniform(-1, 1, (2, len(images), 1, 1, 1)).astype(np.float32))
     centre = images.mean((2, 3), keepdim=True)
     return centre + (images - centre) * (1 + config.contrast * change[0]) + config.brightness * change[1]
@@ -209,16 +208,18 @@ def _normalised_labels(model: PropertyNet, tiles: TileSet) -> Floats:
     return labels
 
 
-def _images(model: PropertyNet, pixels: npt.NDArray[np.uint8]) -> Tensor:
+def _images(model: PropertyNet, pixels: Tensor) -> Tensor:
     """Normalised images [N, 3, S, S] of tiles [N, S, S, 3]."""
-    return (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() - model.pixel_mean) / model.pixel_std
+    return (pixels.permute(0, 3, 1, 2).float() - model.pixel_mean) / model.pixel_std
 
 
 def _fit_distance(model: PropertyNet, seen: TileSet) -> None:
     """Mahalanobis distance with the shrunk covariance of Ledoit and Wolf (2004)."""
     model.eval()
+    some = seen.every(math.ceil(len(seen.tile) / DISTANCE_TILES))
     with torch.no_grad():
-        parts = [model.normalised(_images(model, part))[1].numpy() for part in _batches(seen.pixels)]
+        batches = tile_batches(some, PREDICT_BATCH)
+        parts = [model.normalised(_images(model, part))[1].numpy() for part in batches]
     embedding = np.concatenate(parts).astype(np.float64)
     # Standardised first: shrinkage pulls towards a sphere, so the axes must share a scale.
     scale = np.maximum(embedding.std(axis=0), 1e-3)

@@ -18,9 +18,9 @@ from lithostream.training.checkpoint import DataFile, TrainingRecord, save_check
 from lithostream.training.config import TrainConfig
 from lithostream.training.crossval import TargetReport, cross_validate, report_target
 from lithostream.training.data.sources import data_hashes, training_sections
-from lithostream.training.data.splits import depth_blocks, validation_splits
+from lithostream.training.data.splits import validation_parts, validation_splits
 from lithostream.training.data.tiles import TileSet, build_tiles
-from lithostream.training.fit import Fitted, fit, predict
+from lithostream.training.fit import Fitted, fit, predict_tiles
 from lithostream.training.tables import cross_validation_table
 
 # A tile further out than all but one in a thousand training tiles, by half as much again, is unknown material:
@@ -65,7 +65,12 @@ def train_properties(
         raise ConfigError("exists already", file=out, fix="choose another --out, or remove it")
     with training_sections(config, config_path, data) as sections:
         tiles = build_tiles(
-            sections, config.targets, config.tile.as_input(), config.run_settings(), config.qc
+            sections,
+            config.targets,
+            config.tile.as_input(),
+            config.run_settings(),
+            config.qc,
+            interpolate_cm=config.interpolate_cm,
         )
         hashes = data_hashes(sections)
     metrics, fitted = _fit_all(tiles, config, console)
@@ -84,8 +89,7 @@ def train_properties(
 def _print(record: TrainingRecord, console: Console) -> None:
     split = record.config.split
     console.print(
-        f"{record.config.name}: {record.rows} labelled rows, out of fold: {split.folds} folds of {split.block_cm:g} cm"
-        f" blocks, {split.buffer_cm:g} cm buffer, {len(split.seeds)} seeds"
+        f"{record.config.name}: {record.rows} labelled rows, out of fold: {split.describe()}, {len(split.seeds)} seeds"
     )
     for target, report in record.metrics.items():
         console.print(cross_validation_table(target, report))
@@ -103,14 +107,17 @@ def _fit_all(tiles: TileSet, config: TrainConfig, console: Console) -> tuple[dic
         runs = [cross_validate(tiles, config.fit, split, seed, advance) for seed in split.seeds]
         fitted = _fit_final(tiles, config)
         advance()
-    return {name: report_target(tiles, i, runs) for i, name in enumerate(config.targets)}, fitted
+    reports = {
+        name: report_target(tiles, i, runs, leaky=split.leaky) for i, name in enumerate(config.targets)
+    }
+    return reports, fitted
 
 
 def _fit_final(tiles: TileSet, config: TrainConfig) -> Fitted:
     seed, split = config.split.seeds[0], config.split
     everything = np.ones(len(tiles.labels), np.bool_)
-    block = depth_blocks(tiles, split.block_cm)
-    splits = validation_splits(tiles, everything, block, split.buffer_cm, config.fit.validations, seed)
+    parts = validation_parts(tiles, split, everything)
+    splits = validation_splits(tiles, everything, parts, split.gap_cm, config.fit.validations, seed)
     return fit(tiles, everything, splits, config.fit, seed)
 
 
@@ -122,13 +129,13 @@ def _record(
     metrics: dict[str, TargetReport],
     fitted: Fitted,
 ) -> TrainingRecord:
-    distance = predict(fitted.model, tiles.pixels).distance
+    distance = predict_tiles(fitted.model, tiles).distance
     scales = [section.px_per_cm for section in sections]
     return TrainingRecord(
         config=config,
         seed=config.split.seeds[0],
         rows=len(tiles.labels),
-        tiles=len(tiles.pixels),
+        tiles=len(tiles.tile),
         best_epoch=fitted.best_epoch,
         metrics=metrics,
         distance_limit=float(np.quantile(distance, DISTANCE_QUANTILE)) * DISTANCE_MARGIN,

@@ -26,6 +26,9 @@ def test_the_committed_configurations_are_valid(name: str) -> None:
         ('data = ["a"]\n[qc]\np_wave_velocity = {low = 1, high = 2}\n', "not targets"),
         ('data = ["a"]\n[fit]\nwidht = 8\n', r"fit\.widht: Extra inputs"),
         ("[synthetic]\ncores = 2\nfirst_seed = 7\n", "first_seed"),
+        ('data = ["a"]\nlabels = "interpolate"\n', "go together"),
+        ('data = ["a"]\ninterpolate_cm = 3\n', "go together"),
+        ('data = ["a"]\n[split]\nkind = "row"\n', r"split\.kind"),
     ],
 )
 def test_a_wrong_configuration_is_refused(tmp_path: Path, change: str, reason: str) -> None:

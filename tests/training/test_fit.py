@@ -7,6 +7,7 @@ torch = pytest.importorskip("torch", reason="training needs the extra 'train'")
 
 from safetensors.torch import save
 
+from lithostream.engine.core.section import Section
 from lithostream.engine.errors import ConfigError
 from lithostream.training.config import FitConfig
 from lithostream.training.data.splits import (
@@ -15,8 +16,8 @@ from lithostream.training.data.splits import (
     depth_blocks,
     validation_splits,
 )
-from lithostream.training.data.tiles import TileSet
-from lithostream.training.fit import Fitted, fit, predict
+from lithostream.training.data.tiles import TileSet, moments
+from lithostream.training.fit import Fitted, _augment, fit, predict, predict_tiles
 from lithostream.training.metrics import score
 from lithostream.training.models.properties import PropertyNet, colour_features
 
@@ -41,15 +42,18 @@ def textured() -> TileSet:
     pixels = 100 + 60 * base[..., None] + rng.integers(-8, 8, (rows * per_row, size, size, 3))
     top = np.arange(rows, dtype=np.float64)
     return TileSet(
-        ("density",),
-        (),
-        pixels.astype(np.uint8),
-        np.repeat(np.arange(rows), per_row),
-        np.ones(rows * per_row),
-        np.where(coarse, 2.0, 1.5)[:, None] + rng.normal(0, 0.02, (rows, 1)),
-        np.zeros(rows, np.int64),
-        top,
-        top + 1,
+        targets=("density",),
+        sections=(Section("textured", Path("textured.tif"), 16.0, "manifest"),),
+        pixels=pixels.astype(np.uint8),
+        moments=moments(pixels.astype(np.uint8)),
+        tile=np.arange(rows * per_row),
+        row=np.repeat(np.arange(rows), per_row),
+        core_fraction=np.ones(rows * per_row),
+        labels=np.where(coarse, 2.0, 1.5)[:, None] + rng.normal(0, 0.02, (rows, 1)),
+        interpolated=np.zeros((rows, 1), np.bool_),
+        section=np.zeros(rows, np.int64),
+        top_cm=top,
+        base_cm=top + 1,
     )
 
 
@@ -64,7 +68,7 @@ def test_the_network_learns_what_colour_does_not_tell(textured: TileSet) -> None
 
     def r2(config: FitConfig) -> float:
         model, _ = fit(textured, rows, splits, config, 0)
-        return score(unseen.row_mean(predict(model, unseen.pixels).properties)[:, 0], unseen.labels[:, 0]).r2
+        return score(unseen.row_mean(predict_tiles(model, unseen).properties)[:, 0], unseen.labels[:, 0]).r2
 
     assert r2(config) > 0.6
     assert r2(config.model_copy(update={"epochs": 1, "learning_rate": 1e-12})) < 0.1  # the linear start
@@ -79,7 +83,7 @@ def test_rows_without_a_reading_of_a_target_are_an_error(core_tiles: TileSet) ->
 def test_the_linear_start_predicts_an_unseen_part_of_a_core(core_tiles: TileSet) -> None:
     config = CONFIG.model_copy(update={"epochs": 1})
     model, _ = fitted(core_tiles, 0, config)
-    found = core_tiles.row_mean(predict(model, core_tiles.pixels).properties)
+    found = core_tiles.row_mean(predict_tiles(model, core_tiles).properties)
     assert score(found[:, 0], core_tiles.labels[:, 0]).r2 > 0.3
 
 
@@ -111,7 +115,7 @@ def test_missing_labels_do_not_enter_the_fit(textured: TileSet) -> None:
 
 def test_distance_tells_strange_tiles_from_known_ones(core_tiles: TileSet) -> None:
     model, _ = fitted(core_tiles, 0, CONFIG.model_copy(update={"epochs": 1}))
-    known = predict(model, core_tiles.pixels).distance
+    known = predict_tiles(model, core_tiles).distance
     strange = np.zeros((3, 16, 16, 3), np.uint8)
     strange[0, :, :, 1], strange[1] = 255, 255
     strange[2] = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
@@ -129,6 +133,16 @@ def test_distance_is_the_mahalanobis_distance(rng: np.random.Generator) -> None:
         embedding = model.normalised(images)[1].double().numpy()
     wanted = np.sqrt(np.einsum("ni,ij,nj->n", embedding, root @ root.T, embedding))
     np.testing.assert_allclose(predict(model, tiles).distance, wanted, rtol=1e-5)
+
+
+def test_augmentation_keeps_the_order_of_depth(rng: np.random.Generator) -> None:
+    down = np.linspace(0, 1, 16)[:, None] ** 2 + 0.1 * np.linspace(0, 1, 16)
+    images = torch.from_numpy(np.broadcast_to(down, (200, 3, 16, 16)).astype(np.float32).copy())
+    config = CONFIG.model_copy(update={"brightness": 0.0, "contrast": 0.0})
+    found = _augment(images, config, rng)
+    same = torch.isclose(found, images, atol=1e-6).flatten(1).all(1)
+    mirrored = torch.isclose(found, images.flip(3), atol=1e-6).flatten(1).all(1)
+    assert bool((same ^ mirrored).all()) and 60 < int(mirrored.sum()) < 140
 
 
 def test_colour_features_are_mean_and_deviation(rng: np.random.Generator) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -62,4 +63,24 @@ def training_sections(
 def data_hashes(sections: Sequence[Section]) -> dict[str, str]:
     """SHA-256 by file name of the images and logs of sections."""
     files = [path for section in sections for path in (section.image, section.log) if path is not None]
-    return {path.name: sha256_file(path) for path in files}
+    return {path.name: _hash(path) for path in files}
+
+
+def section_hashes(section: Section) -> list[str]:
+    """SHA-256 of the image, the log (empty where there is none) and each sidecar of a section."""
+    return [
+        _hash(section.image),
+        "" if section.log is None else _hash(section.log),
+        *(_hash(path) for path in section.sidecars),
+    ]
+
+
+def _hash(path: Path) -> str:
+    status = path.stat()
+    return _hash_once(path, status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _hash_once(path: Path, _size: int, _changed_ns: int) -> str:
+    """Hash a file, once in this process as long as it does not change: images are large."""
+    return sha256_file(path)

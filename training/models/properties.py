@@ -72,13 +72,13 @@ class PropertyNet(nn.Module):  # type: ignore[misc]  # torch is optional for typ
         properties = linear + _product(self.dropout(features), self.head.weight)
         return properties, torch.cat([features, colour], 1)
 
-    def set_normalisation(self, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.float64]) -> None:
-        """Take the scale of colours [N, S, S, 3] and labels [R, T] from the training data."""
-        # Through histograms: exact, and without a float copy of every pixel.
-        counts = np.stack([np.bincount(pixels[..., channel].ravel(), minlength=256) for channel in range(3)])
-        share = counts / counts.sum(axis=1, keepdims=True)
-        mean = share @ np.arange(256)
-        std = np.sqrt(share @ np.arange(256) ** 2 - mean**2)
+    def set_normalisation(
+        self,
+        mean: npt.NDArray[np.float64],
+        std: npt.NDArray[np.float64],
+        labels: npt.NDArray[np.float64],
+    ) -> None:
+        """Take the scale of the channels, mean and deviation [3], and of labels [R, T] from the training data."""
         self.pixel_mean.copy_(_tensor(mean)[:, None, None])
         self.pixel_std.copy_(_tensor(np.maximum(std, 1.0))[:, None, None])
         self.target_mean.copy_(_tensor(np.nanmean(labels, axis=0)))
