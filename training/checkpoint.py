@@ -84,7 +84,8 @@ def load_checkpoint(folder: Path) -> tuple[PropertyNet, TrainingRecord]:
         place = ".".join(str(part) for part in first["loc"])
         raise BundleError(first["msg"], file=folder / RECORD, place=place, fix=fix) from error
     config = record.config
-    model = PropertyNet(len(config.targets), config.fit.width, config.tile.size_px, config.fit.dropout)
+    fit, size_px = config.fit, config.tile.size_px
+    model = PropertyNet(len(config.targets), fit.width, size_px, fit.dropout, fit.network)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

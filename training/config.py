@@ -43,8 +43,10 @@ class FitConfig(StrictModel):
 
     Attributes
     ----------
+    network : str
+        `resnet18`, or HRNet-DeepLabV3+ as `hrnet_w18` or `hrnet_w32`.
     width : int
-        Channels of the first stage of ResNet-18; 64 is the published network.
+        Channels of the first stage of ResNet-18; 64 is the published network. HRNet has its own.
     epochs, patience : int
         Passes over the training rows at most; passes without improvement on the validation rows before stopping.
     validations : int
@@ -59,6 +61,7 @@ class FitConfig(StrictModel):
         CPU threads; part of what makes two runs equal.
     """
 
+    network: Literal["resnet18", "hrnet_w18", "hrnet_w32"] = "resnet18"
     width: int = Field(default=16, ge=1, le=256)
     epochs: int = Field(default=40, ge=1)
     patience: int = Field(default=10, ge=1)

@@ -155,7 +155,8 @@ class _Run:
     def __init__(self, seen: TileSet, config: FitConfig, seed: int) -> None:
         torch.manual_seed(seed)
         self.seen, self.config, self.rng = seen, config, np.random.default_rng(seed)
-        self.model = PropertyNet(len(seen.targets), config.width, seen.pixels.shape[1], config.dropout)
+        size_px = seen.pixels.shape[1]
+        self.model = PropertyNet(len(seen.targets), config.width, size_px, config.dropout, config.network)
         self.model.set_normalisation(*seen.colour_scale(), seen.labels)
         _start_linear(self.model, seen)
         self.labels = torch.from_numpy(_normalised_labels(self.model, seen).astype(np.float32))

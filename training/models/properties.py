@@ -1,18 +1,23 @@
 """The property network: uint8 tiles in, physical units and distance from the training data out."""
 
+from typing import Literal
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from lithostream.engine.errors import ConfigError
 from lithostream.training.models.resnet import ResNet18
+
+Network = Literal["resnet18", "hrnet_w18", "hrnet_w32"]
 
 COLOUR_FEATURES = 6  # mean and standard deviation of each channel
 VARIANCE_FLOOR = 1e-4  # of a normalised channel: keeps the slope of the root finite on flat tiles
 
 
 class PropertyNet(nn.Module):  # type: ignore[misc]  # torch is optional for type checking
-    """A linear model of a tile's colour plus what a ResNet-18 adds to it.
+    """A linear model of a tile's colour plus what a convolutional network adds to it.
 
     Everything between the scanner's bytes and the unit of a property is part of the graph. Targets are
     normalised linearly, never by a logarithm: density and volume susceptibility average over a row of tiles
@@ -26,11 +31,20 @@ class PropertyNet(nn.Module):  # type: ignore[misc]  # torch is optional for typ
         As in `ResNet18`.
     dropout : float
         Share of the embedding dropped while training.
+    network : str
+        What gives the features: ResNet-18, or HRNet-DeepLabV3+ of a fixed width.
+
+    Raises
+    ------
+    ConfigError
+        timm, which holds HRNet, is not installed.
     """
 
-    def __init__(self, targets: int, width: int, size_px: int, dropout: float) -> None:
+    def __init__(
+        self, targets: int, width: int, size_px: int, dropout: float, network: Network = "resnet18"
+    ) -> None:
         super().__init__()
-        self.backbone = ResNet18(width, size_px)
+        self.backbone = _backbone(network, width, size_px)
         self.dropout = nn.Dropout(dropout)
         self.colour_head = nn.Linear(COLOUR_FEATURES, targets)
         self.head = nn.Linear(self.backbone.features, targets, bias=False)
@@ -67,7 +81,8 @@ class PropertyNet(nn.Module):  # type: ignore[misc]  # torch is optional for typ
 
     def normalised(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised properties [N, T] and embedding [N, D] of normalised images [N, 3, S, S]."""
-        colour, features = colour_features(images), self.backbone(images)
+        # mean((2, 3)) exports as one ReduceMean, flatten after pooling does not.
+        colour, features = colour_features(images), self.backbone(images).mean((2, 3))
         linear = _product(colour, self.colour_head.weight) + self.colour_head.bias
         properties = linear + _product(self.dropout(features), self.head.weight)
         return properties, torch.cat([features, colour], 1)
@@ -94,6 +109,18 @@ class PropertyNet(nn.Module):  # type: ignore[misc]  # torch is optional for typ
         """Set the centre [D] and a matrix [D, D] whose square is the inverse covariance."""
         self.embedding_mean.copy_(_tensor(mean))
         self.whitening.copy_(_tensor(whitening))
+
+
+def _backbone(network: Network, width: int, size_px: int) -> nn.Module:
+    if network == "resnet18":
+        return ResNet18(width, size_px)
+    try:
+        from lithostream.training.models.hrnet import HRNetDeepLab
+    except ImportError as error:
+        raise ConfigError(
+            f"{network} needs timm: {error}", place="fit.network", fix="pip install 'lithostream[train]'"
+        ) from error
+    return HRNetDeepLab(network.removeprefix("hrnet_"))
 
 
 def colour_features(images: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """ResNet-18 at any width."""
 
+from typing import cast
+
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
@@ -38,9 +40,8 @@ class ResNet18(nn.Module):  # type: ignore[misc]  # torch is optional for type c
         self.layers = nn.Sequential(*stem, *stages)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images [N, 3, S, S] to features [N, 8 * width]."""
-        # mean((2, 3)) exports as one ReduceMean, flatten after pooling does not.
-        return self.layers(images).mean((2, 3))
+        """Map images [N, 3, S, S] to features [N, 8 * width, s, s]."""
+        return cast(Tensor, self.layers(images))
 
 
 def _stage(channels: int, out: int, stride: int) -> nn.Sequential:
