@@ -108,12 +108,15 @@ def export(
 def evaluate(
     bundle: Annotated[Path, typer.Argument(help="Model bundle.")],
     data: Annotated[Path, typer.Argument(help="Manifest or folder of sections with sensor logs.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for evaluation.json and a plot per section.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Score a bundle on measured sections, beside ridge and random forest on mean colour."""
     with _needs_train_extra():
         from lithostream.training.evaluate import evaluate as score
-    result = score(bundle, data, console)
+    result = score(bundle, data, console, out)
     if as_json:
         print(result.model_dump_json())
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from lithostream.engine.config import StrictModel
 from lithostream.training.baselines import BASELINES, predict_baseline
@@ -20,11 +21,12 @@ from lithostream.training.data.tiles import TileSet
 from lithostream.training.fit import fit, predict_tiles
 from lithostream.training.metrics import (
     Difference,
+    Interval,
     Scores,
     half_width,
     paired_difference,
     score,
-    unseen_coverage,
+    unseen_interval,
 )
 
 Floats = npt.NDArray[np.float64]
@@ -65,6 +67,11 @@ class TargetReport(StrictModel):
         Of a row's value, from all out-of-fold residuals of the network.
     coverage_90 : float
         Share of readings inside, each fold judged by the others' half width.
+    intervals : dict of model name to Interval
+        Each model's own split-conformal interval, each fold judged by the others; mean over seeds.
+        Empty in checkpoints older than these scores.
+    better_baseline : str, optional
+        The baseline of the higher mean R2: the gain that counts is the one on it.
     leaky : bool
         Single rows were held out, and their neighbours trained on: the scores say nothing about unseen depth.
     """
@@ -74,6 +81,8 @@ class TargetReport(StrictModel):
     r2_gain: dict[str, Difference]
     half_width_90: float
     coverage_90: float
+    intervals: dict[str, Interval] = Field(default_factory=dict)
+    better_baseline: str | None = None
     leaky: bool = False
 
 
@@ -122,15 +131,21 @@ def report_target(
     }
     r2 = {name: [one.r2 for one in scores] for name, scores in per_seed.items()}
     residuals = [run.found[MODEL][:, target] - measured for run in runs]
-    coverage = [unseen_coverage(part, run.fold) for part, run in zip(residuals, runs, strict=True)]
+    intervals = {name: _interval(runs, name, target, measured) for name in per_seed}
     return TargetReport(
         scores={name: Scores.mean(scores) for name, scores in per_seed.items()},
         r2_per_seed=r2,
         r2_gain={name: paired_difference(r2[MODEL], r2[name]) for name in BASELINES},
         half_width_90=half_width(np.concatenate(residuals)),
-        coverage_90=float(np.mean(coverage)),
+        coverage_90=intervals[MODEL].coverage,
+        intervals=intervals,
+        better_baseline=max(BASELINES, key=lambda name: float(np.mean(r2[name]))),
         leaky=leaky,
     )
+
+
+def _interval(runs: Sequence[OutOfFold], name: str, target: int, measured: Floats) -> Interval:
+    return Interval.mean([unseen_interval(run.found[name][:, target] - measured, run.fold) for run in runs])
 
 
 def _folds(tiles: TileSet, split: SplitConfig, seed: int) -> Ints:

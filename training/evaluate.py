@@ -1,5 +1,6 @@
 """Score a bundle on labelled sections, beside baselines on mean colour."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +17,24 @@ from lithostream.engine.io.mscl import read_log
 from lithostream.training.baselines import BASELINES
 from lithostream.training.checkpoint import DataFile
 from lithostream.training.config import SplitConfig, TrainConfig
-from lithostream.training.crossval import MODEL, baseline_folds
+from lithostream.training.crossval import MODEL, OutOfFold, baseline_folds
 from lithostream.training.data.sources import data_hashes, labelled_sections
-from lithostream.training.data.splits import depth_blocks
+from lithostream.training.data.splits import cores, depth_blocks
 from lithostream.training.data.tiles import TileSet, build_tiles
-from lithostream.training.metrics import Scores, score
-from lithostream.training.tables import evaluation_table
+from lithostream.training.metrics import Interval, Scores, interval, score, unseen_interval
+from lithostream.training.plots import write_plots
+from lithostream.training.tables import core_table, evaluation_table
 
 Floats = npt.NDArray[np.float64]
+
+
+class SplitEvaluation(StrictModel):
+    """Baselines under one way to hold rows out; `leaky` ones say nothing about unseen depth."""
+
+    described: str
+    leaky: bool
+    scores: dict[str, Scores]
+    intervals: dict[str, Interval]
 
 
 class TargetEvaluation(StrictModel):
@@ -35,11 +46,20 @@ class TargetEvaluation(StrictModel):
         The bundle as it is; baselines fitted to these data, out of fold over depth blocks.
     half_width_90, coverage_90 : float
         The bundle's interval, and the share of readings inside it.
+    intervals : dict of model name to Interval
+        The bundle's stated one; the baselines' own, each fold of depth blocks judged by the others.
+    splits : dict of split kind to SplitEvaluation
+        `block`, `core` where two or more cores have readings, and `random`, which leaks.
+    cores : dict of first section's name to Scores
+        The bundle, core by core.
     """
 
     scores: dict[str, Scores]
     half_width_90: float
     coverage_90: float
+    intervals: dict[str, Interval]
+    splits: dict[str, SplitEvaluation]
+    cores: dict[str, Scores]
 
 
 class Evaluation(StrictModel):
@@ -71,8 +91,10 @@ class _Trained(StrictModel):
     data: tuple[DataFile, ...]
 
 
-def evaluate(bundle_path: Path, data_path: Path, console: Console | None = None) -> Evaluation:
-    """Score a bundle and print the table.
+def evaluate(
+    bundle_path: Path, data_path: Path, console: Console | None = None, out: Path | None = None
+) -> Evaluation:
+    """Score a bundle and print the tables.
 
     Parameters
     ----------
@@ -80,7 +102,9 @@ def evaluate(bundle_path: Path, data_path: Path, console: Console | None = None)
     data_path : Path
         Manifest, folder or image with sensor logs.
     console : Console, optional
-        For the table; stderr by default.
+        For the tables; stderr by default.
+    out : Path, optional
+        Folder for `evaluation.json` and a PNG per section.
 
     Raises
     ------
@@ -104,6 +128,9 @@ def evaluate(bundle_path: Path, data_path: Path, console: Console | None = None)
         out_of_domain_share=float(outside.mean()),
         targets=_evaluate_targets(bundle, tiles, found),
     )
+    if out is not None:
+        half_widths = {name: one.half_width_90 for name, one in result.targets.items()}
+        _write(out, result, lambda folder: write_plots(folder, tiles, found, half_widths, outside))
     _print(result, console)
     return result
 
@@ -149,31 +176,85 @@ def _predict_rows(
 
 
 def _evaluate_targets(bundle: Bundle, tiles: TileSet, found: Floats) -> dict[str, TargetEvaluation]:
-    split = SplitConfig()
-    blocks = int(depth_blocks(tiles, split.block_cm).max()) + 1
-    split = SplitConfig(folds=max(2, min(split.folds, blocks)))
-    baselines = [baseline_folds(tiles, split, seed) for seed in split.seeds]
     half_widths = {output.name: output.half_width_90 for output in bundle.manifest.outputs}
+    runs = {split: [baseline_folds(tiles, split, seed) for seed in split.seeds] for split in _splits(tiles)}
     result = {}
     for column, name in enumerate(tiles.targets):
-        reading, half_width = tiles.labels[:, column], half_widths[name]
-        scores = {MODEL: score(found[:, column], reading)}
-        for baseline in BASELINES:
-            scores[baseline] = Scores.mean(
-                [score(run.found[baseline][:, column], reading) for run in baselines]
-            )
-        known = np.isfinite(reading)
-        inside = np.abs(found[known, column] - reading[known]) <= half_width
+        reading = tiles.measured[:, column]
+        ours = interval(found[:, column] - reading, half_widths[name])
+        splits: dict[str, SplitEvaluation] = {
+            split.kind: _baseline_scores(parts, split, column, reading) for split, parts in runs.items()
+        }
         result[name] = TargetEvaluation(
-            scores=scores, half_width_90=half_width, coverage_90=float(inside.mean())
+            scores={MODEL: score(found[:, column], reading)} | splits["block"].scores,
+            half_width_90=half_widths[name],
+            coverage_90=ours.coverage,
+            intervals={MODEL: ours} | splits["block"].intervals,
+            splits=splits,
+            cores=_core_scores(tiles, found[:, column], reading),
         )
     return result
 
 
+def _splits(tiles: TileSet) -> list[SplitConfig]:
+    """Depth blocks; one core at a time where two or more have readings of every target; random rows."""
+    split = SplitConfig()
+    blocks = int(depth_blocks(tiles, split.block_cm).max()) + 1
+    found = [SplitConfig(folds=max(2, min(split.folds, blocks)))]
+    core = cores(tiles)
+    if min(len(np.unique(core[np.isfinite(reading)])) for reading in tiles.measured.T) > 1:
+        found.append(SplitConfig(kind="core", folds=len(np.unique(core)), seeds=split.seeds[:1]))
+    folds = min(split.folds, len(tiles.labels))
+    return [*found, SplitConfig(kind="random", folds=folds, seeds=split.seeds[:1])]
+
+
+def _baseline_scores(
+    runs: Sequence[OutOfFold], split: SplitConfig, column: int, reading: Floats
+) -> SplitEvaluation:
+    scores, intervals = {}, {}
+    for name in BASELINES:
+        values = [run.found[name][:, column] for run in runs]
+        scores[name] = Scores.mean([score(value, reading) for value in values])
+        intervals[name] = Interval.mean(
+            [unseen_interval(value - reading, run.fold) for value, run in zip(values, runs, strict=True)]
+        )
+    return SplitEvaluation(described=split.describe(), leaky=split.leaky, scores=scores, intervals=intervals)
+
+
+def _core_scores(tiles: TileSet, found: Floats, reading: Floats) -> dict[str, Scores]:
+    """Scores of the bundle in each core with readings, named by its first section."""
+    core = cores(tiles)
+    result = {}
+    for number in np.unique(core[np.isfinite(reading)]):
+        here = core == number
+        name = tiles.sections[int(tiles.section[here][0])].name
+        result[name] = score(found[here], reading[here])
+    return result
+
+
+def _write(out: Path, result: Evaluation, plot: Callable[[Path], object]) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise ConfigError("is a file", file=out, fix="choose another --out") from error
+    plot(out)
+    (out / "evaluation.json").write_text(result.model_dump_json(indent=2) + "\n")
+
+
 def _print(result: Evaluation, console: Console) -> None:
-    console.print(f"{result.bundle}; baselines are fitted to these data, out of fold over depth blocks")
+    console.print(f"{result.bundle}, fixed; baselines are fitted to these data, out of fold")
     for target, one in result.targets.items():
-        console.print(evaluation_table(target, one.scores, one.half_width_90, one.coverage_90))
+        for split in one.splits.values():
+            console.print(
+                evaluation_table(
+                    target,
+                    {MODEL: one.scores[MODEL]} | split.scores,
+                    {MODEL: one.intervals[MODEL]} | split.intervals,
+                    split.described,
+                )
+            )
+        if len(one.cores) > 1:
+            console.print(core_table(target, one.cores))
     console.print(f"{100 * result.out_of_domain_share:.0f} % of the rows lie outside the bundle's domain")
     if result.seen_in_training:
         console.print(

@@ -30,6 +30,22 @@ class Scores(StrictModel):
         return cls(rows=parts[0].rows, r2=r2, rmse=rmse, mae=mae)
 
 
+class Interval(StrictModel):
+    """A 90 % interval of constant half width: share of readings inside, and mean interval score; unit of the property."""
+
+    half_width: float
+    coverage: float
+    score: float
+
+    @classmethod
+    def mean(cls, parts: Sequence["Interval"]) -> "Interval":
+        """Average intervals of the same rows."""
+        width, coverage, score = np.mean(
+            [(i.half_width, i.coverage, i.score) for i in parts], axis=0
+        ).tolist()
+        return cls(half_width=width, coverage=coverage, score=score)
+
+
 class Difference(StrictModel):
     """Mean of paired differences and its 95 % t-interval; no interval from a single pair."""
 
@@ -39,13 +55,16 @@ class Difference(StrictModel):
 
 
 def score(found: Floats, measured: Floats) -> Scores:
-    """Compare predictions [R] with readings [R]; rows that miss either do not count."""
+    """Compare predictions [R] with readings [R]; rows that miss either do not count.
+
+    R2 of readings that do not vary is NaN.
+    """
     known = np.isfinite(found) & np.isfinite(measured)
     error, reading = found[known] - measured[known], measured[known]
     total = float(np.sum((reading - reading.mean()) ** 2))
     return Scores(
         rows=len(error),
-        r2=1.0 - float(error @ error) / total,
+        r2=1.0 - float(error @ error) / total if total > 0 else math.nan,
         rmse=math.sqrt(float(np.mean(error**2))),
         mae=float(np.mean(np.abs(error))),
     )
@@ -72,9 +91,33 @@ def half_width(residuals: Floats) -> float:
     return float(ordered[rank - 1])
 
 
-def unseen_coverage(residuals: Floats, fold: Ints) -> float:
-    """Share of residuals [R] inside the half width that the other folds [R] give."""
+def interval_score(low: Floats, high: Floats, measured: Floats) -> Floats:
+    """Score central 90 % intervals [R] against readings [R], in their unit; lower is better: float64 [R].
+
+    (u - l) + 2 / alpha * ((l - x)+ + (x - u)+) at alpha = 0.1 (Gneiting and Raftery 2007, eq. 43,
+    doi 10.1198/016214506000001437): a narrow interval is rewarded, a reading outside costs 20 times its distance.
+    """
+    outside = np.maximum(low - measured, 0.0) + np.maximum(measured - high, 0.0)
+    return high - low + 2.0 / (1.0 - COVERAGE) * outside
+
+
+def interval(residuals: Floats, half_widths: Floats | float) -> Interval:
+    """Judge intervals of these half widths [R] by residuals [R]; NaN residuals do not count."""
+    width = np.broadcast_to(half_widths, residuals.shape)
+    known = np.isfinite(residuals)
+    residuals, width = residuals[known], width[known]
+    return Interval(
+        half_width=float(width.mean()),
+        coverage=float(np.mean(np.abs(residuals) <= width)),
+        score=float(interval_score(-width, width, residuals).mean()),
+    )
+
+
+def unseen_interval(residuals: Floats, fold: Ints) -> Interval:
+    """Judge each fold's residuals [R] by the half width that the other folds [R] give."""
     known = np.isfinite(residuals)
     residuals, fold = residuals[known], fold[known]
-    inside = [np.abs(residuals[fold == k]) <= half_width(residuals[fold != k]) for k in np.unique(fold)]
-    return float(np.concatenate(inside).mean())
+    width = np.zeros(len(residuals))
+    for k in np.unique(fold):
+        width[fold == k] = half_width(residuals[fold != k])
+    return interval(residuals, width)

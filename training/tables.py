@@ -7,37 +7,50 @@ from rich.table import Table
 
 from lithostream.engine.core.targets import TARGETS
 from lithostream.training.crossval import MODEL, TargetReport
-from lithostream.training.metrics import Difference, Scores
+from lithostream.training.metrics import Difference, Interval, Scores
 
 
 def cross_validation_table(target: str, report: TargetReport) -> Table:
     """Out-of-fold scores of the network beside its baselines, and what it gains in R2 on each."""
     gains = {name: _gain(gain) for name, gain in report.r2_gain.items()}
-    return _table(
-        target,
-        report.scores,
-        ("90 % (coverage)", _interval(report.half_width_90, report.coverage_90)),
-        ("R2 gain (95 %)", gains),
-    )
+    table = _table(target, report.scores, *_interval_columns(report.intervals), ("R2 gain (95 %)", gains))
+    if report.better_baseline is not None:
+        better = report.better_baseline
+        table.caption = f"R2 gain on the better baseline ({better.replace('_', ' ')}): {gains[better]}"
+        table.caption_justify = "left"
+    return table
 
 
 def evaluation_table(
-    target: str, scores: Mapping[str, Scores], half_width_90: float, coverage_90: float
+    target: str, scores: Mapping[str, Scores], intervals: Mapping[str, Interval], split: str
 ) -> Table:
     """Scores of a bundle beside baselines fitted to the same data."""
-    return _table(target, scores, ("90 % (coverage)", _interval(half_width_90, coverage_90)))
+    return _table(target, scores, *_interval_columns(intervals), remark=split)
 
 
-def _table(target: str, scores: Mapping[str, Scores], *extra: tuple[str, str | dict[str, str]]) -> Table:
-    """One row per model; an extra column is text for the network, or text by model."""
+def core_table(target: str, scores: Mapping[str, Scores]) -> Table:
+    """Scores of the bundle core by core."""
+    table = Table(title=f"{TARGETS[target].label} by core", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("core")
+    for head in ("rows", "R2", "RMSE", "MAE"):
+        table.add_column(head, justify="right")
+    for name, one in scores.items():
+        table.add_row(name, str(one.rows), f"{one.r2:.3f}", f"{one.rmse:.3g}", f"{one.mae:.3g}")
+    return table
+
+
+def _table(
+    target: str, scores: Mapping[str, Scores], *extra: tuple[str, dict[str, str]], remark: str = ""
+) -> Table:
+    """One row per model; an extra column is text by model."""
     known = TARGETS[target]
-    title = f"{known.label}, {known.unit}: {scores[MODEL].rows} rows"
+    title = f"{known.label}, {known.unit}: {scores[MODEL].rows} rows{remark and f'; {remark}'}"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("model")
     for column in ("R2", "RMSE", "MAE", *(head for head, _ in extra)):
         table.add_column(column, justify="right")
     for name, one in scores.items():
-        last = [text.get(name, "") if isinstance(text, dict) else text * (name == MODEL) for _, text in extra]
+        last = [text.get(name, "") for _, text in extra]
         table.add_row(name.replace("_", " "), f"{one.r2:.3f}", f"{one.rmse:.3g}", f"{one.mae:.3g}", *last)
     return table
 
@@ -48,5 +61,7 @@ def _gain(gain: Difference) -> str:
     return f"{gain.mean:+.2f} [{gain.low:.2f}, {gain.high:.2f}]"
 
 
-def _interval(half_width_90: float, coverage_90: float) -> str:
-    return f"± {half_width_90:.3g} ({100 * coverage_90:.0f} %)"
+def _interval_columns(intervals: Mapping[str, Interval]) -> tuple[tuple[str, dict[str, str]], ...]:
+    bands = {name: f"± {one.half_width:.3g} ({100 * one.coverage:.0f} %)" for name, one in intervals.items()}
+    scores = {name: f"{one.score:.3g}" for name, one in intervals.items()}
+    return ("90 % (coverage)", bands), ("interval score", scores)

@@ -7,9 +7,10 @@ from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_err
 
 from lithostream.training.metrics import (
     half_width,
+    interval_score,
     paired_difference,
     score,
-    unseen_coverage,
+    unseen_interval,
 )
 
 
@@ -39,8 +40,31 @@ def test_half_width_is_the_corrected_order_statistic() -> None:
     assert half_width(np.arange(1.0, 100.0)) == 90.0
 
 
-def test_unseen_coverage_judges_a_fold_by_the_others(rng: np.random.Generator) -> None:
+def test_unseen_intervals_judge_a_fold_by_the_others(rng: np.random.Generator) -> None:
     residuals, fold = rng.normal(size=4000), np.arange(4000) % 4
-    assert unseen_coverage(residuals, fold) == pytest.approx(0.9, abs=0.015)
+    found = unseen_interval(np.append(residuals, np.nan), np.append(fold, 0))
+    assert found.coverage == pytest.approx(0.9, abs=0.015)
+    assert found.half_width == pytest.approx(1.645, abs=0.06)
+    assert found.score == pytest.approx(4.125, abs=0.15)  # 2 phi(1.645) / 0.05 for the normal law
     residuals[fold == 0] *= 100
-    assert unseen_coverage(residuals, fold) < 0.85
+    spread = unseen_interval(residuals, fold)
+    assert spread.coverage < 0.85 and spread.score > 100
+
+
+def test_interval_score_is_width_plus_twenty_times_the_miss() -> None:
+    low, high = np.array([1.0, 1.0, 1.0, 1.0]), np.array([2.0, 2.0, 2.0, 2.0])
+    found = interval_score(low, high, np.array([1.5, 2.0, 0.9, 2.5]))
+    np.testing.assert_allclose(found, [1.0, 1.0, 3.0, 11.0])
+
+
+@pytest.mark.parametrize("shape", [1.0, 3.0])
+def test_the_true_interval_scores_best_in_expectation(rng: np.random.Generator, shape: float) -> None:
+    reading = rng.gamma(shape, size=40_000)
+    low, high = np.quantile(reading, [0.05, 0.95])
+
+    def expected(low: float, high: float) -> float:
+        return float(interval_score(np.full_like(reading, low), np.full_like(reading, high), reading).mean())
+
+    best = expected(low, high)
+    for move_low, move_high in [(-0.1, 0), (0.1, 0), (0, -0.3), (0, 0.3), (-0.04, 0.3), (0.2, 0.2)]:
+        assert expected(low + move_low, high + move_high) > best
