@@ -95,7 +95,7 @@ def _errors(core: SyntheticCore, found: Columns, truth: Columns) -> tuple[Scores
     """Errors, errors of the mean, and coverage, over the intervals that are all core."""
     errors, spreads, coverage = {}, {}, {}
     whole = truth["core_share"] > 0.999
-    for name in TARGETS:
+    for name in (name for name in TARGETS if name in truth):
         value, true = found[name][whole], truth[name][whole]
         errors[name] = float(np.nanmean(np.abs(value - true)))
         spreads[name] = float(np.mean(np.abs(true - true.mean())))

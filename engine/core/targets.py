@@ -1,11 +1,11 @@
-"""The physical properties lithostream knows, with units and plausible ranges."""
+"""The properties lithostream knows, with units and plausible ranges."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One physical property.
+    """One property: physical, or the count of an element.
 
     Attributes
     ----------
@@ -38,5 +38,11 @@ TARGETS: dict[str, Target] = {
         Target("p_wave_velocity", "m/s", 1300.0, 8500.0, "P-wave velocity", "VP"),
         # Diamagnetic quartz is -1.5; massive magnetite reaches 6e5.
         Target("magnetic_susceptibility", "1e-5 SI", -10.0, 6e5, "magnetic susceptibility", "MSUS"),
+        # Peak areas of a core scanner: they compare within one instrument, tube and counting time. No line of a
+        # scan of some seconds gathers 1e8 photons.
+        Target("xrf_calcium", "counts", 0.0, 1e8, "calcium (XRF)", "CA_XRF"),
+        Target("xrf_iron", "counts", 0.0, 1e8, "iron (XRF)", "FE_XRF"),
+        Target("xrf_manganese", "counts", 0.0, 1e8, "manganese (XRF)", "MN_XRF"),
+        Target("xrf_titanium", "counts", 0.0, 1e8, "titanium (XRF)", "TI_XRF"),
     )
 }

@@ -14,8 +14,10 @@ from lithostream.engine.errors import LithostreamError, SourceError
 from lithostream.engine.io import itrax
 from lithostream.engine.io.describe import describe_image
 from lithostream.engine.io.images import SUFFIXES
+from lithostream.engine.io.itrax_results import evaluations
 from lithostream.engine.io.manifest import MANIFEST_NAME, ManifestSection, read_manifest
 from lithostream.engine.io.names import unique_names
+from lithostream.engine.io.usgs import add_core_logs
 
 Found = Section | LithostreamError
 
@@ -36,7 +38,7 @@ def discover(paths: Sequence[Path]) -> tuple[list[Section], list[LithostreamErro
     list of LithostreamError
         One per input that cannot be identified.
     """
-    found = [item for path in paths for item in _guarded(path, partial(_named, path))]
+    found = [item for path in paths for item in _with_logs(path, list(_guarded(path, partial(_named, path))))]
     sections, errors = _distinct(found)
     names = unique_names(section.name for section in sections)
     return [replace(section, name=name) for section, name in zip(sections, names, strict=True)], errors
@@ -52,6 +54,26 @@ def _guarded(path: Path, find: Callable[[], Iterable[Found]]) -> Iterator[Found]
         yield SourceError(
             f"cannot be read: {error.strerror}", file=path, fix="check the path and its permissions"
         )
+
+
+def _with_logs(path: Path, found: list[Found]) -> list[Found]:
+    """Find the log of every section that has none yet: in its Itrax folder, or of its core in this folder."""
+    scans: list[Found] = []
+    for one in found:
+        if isinstance(one, Section) and one.core_cm is not None:
+            scans.extend(_guarded(one.image, partial(_with_results, one)))
+        else:
+            scans.append(one)
+    found_any = any(isinstance(one, Section) for one in scans)
+    return add_core_logs(scans, path) if found_any and path.is_dir() else scans
+
+
+def _with_results(scan: Section) -> Iterator[Found]:
+    """Add the results of an Itrax scan; other evaluations of it are read too, for their flags."""
+    results = evaluations(scan.image.parent)
+    log = scan.log or next(iter(results), None)
+    others = tuple(path for path in results if path != log) if log in results else ()
+    yield replace(scan, log=log, sidecars=(*scan.sidecars, *others))
 
 
 def _distinct(found: Sequence[Found]) -> tuple[list[Section], list[LithostreamError]]:

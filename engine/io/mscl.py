@@ -1,16 +1,15 @@
-"""Sensor logs of core sections: Geotek `.out`, and `.csv` with units in a row or in the header."""
+"""Sensor logs of core sections: Geotek `.out`, `.csv` with units in a row or in the header, and Itrax results."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from lithostream.engine.core.targets import TARGETS
 from lithostream.engine.errors import LogError
+from lithostream.engine.io.itrax_results import is_results, read_results
 from lithostream.engine.io.log_columns import (
     CHANNELS,
     CORE_DEPTH,
@@ -24,53 +23,16 @@ from lithostream.engine.io.log_columns import (
     unit_factor,
 )
 from lithostream.engine.io.log_table import LogTable, read_table
+from lithostream.engine.io.sensor_log import DepthKind, Floats, Labels, SensorLog, depth_order, near_ends
 
-DepthKind = Literal["section", "core"]
-Floats = npt.NDArray[np.float64]
-Labels = npt.NDArray[np.int64] | npt.NDArray[np.str_]
+__all__ = ["DepthKind", "SensorLog", "read_log"]
 
-SECTION_END_CM = 3.0  # half the widest footprint: nearer than this a loop reads past the end cap
 # A median outside these was written in another unit than the one stated: no core comes near them.
 BELIEVABLE_MEDIAN = {
     "density": (0.01, 100.0),
     "p_wave_velocity": (10.0, 1e5),
     "magnetic_susceptibility": (0.0, 1e5),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class SensorLog:
-    """Readings of one log, sorted by depth.
-
-    Attributes
-    ----------
-    path : Path
-    depth_cm : float64 [N]
-    depth_kind : {"section", "core"}
-        Whether depths are section offsets or run through the whole core.
-    section : int64 or str [N], optional
-        Section of each reading, where the log names it.
-    values : dict of target name to float64 [N]
-        In the units of `TARGETS`; NaN where missing or masked.
-    footprint_cm : dict of target name to float
-        Full width of the box that one reading stands for.
-    near_section_end : bool [N]
-        Nearer than 3 cm to the first or last depth of its section.
-    notes : tuple of str
-        What was masked, sorted, skipped or assumed.
-    rejected : dict of column name to reason
-        Columns that hold a target but no measurement of it.
-    """
-
-    path: Path
-    depth_cm: Floats
-    depth_kind: DepthKind
-    section: Labels | None
-    values: dict[str, Floats]
-    footprint_cm: dict[str, float]
-    near_section_end: npt.NDArray[np.bool_]
-    notes: tuple[str, ...]
-    rejected: dict[str, str]
 
 
 def read_log(path: Path, section: str | None = None) -> SensorLog:
@@ -80,7 +42,8 @@ def read_log(path: Path, section: str | None = None) -> SensorLog:
     ----------
     path : Path
     section : str, optional
-        Where the log numbers its sections: use the rows of this one only, on its own offsets.
+        Where the log numbers its sections: use the rows of this one only, on its own offsets. An Itrax result
+        file is of one section.
 
     Raises
     ------
@@ -88,6 +51,8 @@ def read_log(path: Path, section: str | None = None) -> SensorLog:
         Naming file, line and column: no depth, no known unit, text among numbers, values that cannot be in
         the unit stated, or a section that is not in the log.
     """
+    if is_results(path):
+        return read_results(path)
     table = read_table(path, is_header, is_units)
     columns = read_columns(table)
     table, labels, section_notes = _sections(table, columns, section)
@@ -95,7 +60,7 @@ def read_log(path: Path, section: str | None = None) -> SensorLog:
         raise LogError("no readings", file=path, fix="export the log again")
     depth, kind = _depth(table, columns, labels, section)
     values, footprint, masked, rejected = _channels(table, columns)
-    order, depth_notes = _order(depth, kind, labels)
+    order, depth_notes = depth_order(depth, kind, labels)
     depth, labels = depth[order], None if labels is None else labels[order]
     return SensorLog(
         path,
@@ -104,7 +69,7 @@ def read_log(path: Path, section: str | None = None) -> SensorLog:
         labels,
         {name: column[order] for name, column in values.items()},
         footprint,
-        _near_ends(depth, labels),
+        near_ends(depth, labels),
         (*table.notes, *section_notes, *depth_notes, *masked),
         rejected,
     )
@@ -231,32 +196,3 @@ def _readings(table: LogTable, column: Column, target: str) -> tuple[Floats, int
     outside = (readings < TARGETS[target].low) | (readings > TARGETS[target].high)
     readings[outside] = np.nan
     return readings, int(outside.sum())
-
-
-def _order(depth: Floats, kind: DepthKind, labels: Labels | None) -> tuple[npt.NDArray[np.intp], list[str]]:
-    """Stable order by depth (by section first where depths restart), and what was unusual before."""
-    group = np.zeros(len(depth), np.intp)
-    if labels is not None and kind == "section":
-        _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
-        group = np.argsort(np.argsort(first))[inverse]
-    order = np.lexsort((depth, group))
-    step = np.diff(depth)[np.diff(group) == 0]
-    notes = []
-    if len(step) and np.all(step < 0):
-        notes.append("the log runs from bottom to top: sorted")
-    elif np.any(step < 0):
-        notes.append(f"{(step < 0).sum()} readings lie above the one before them: sorted")
-    repeated = (np.diff(depth[order]) == 0) & (np.diff(group[order]) == 0)
-    if np.any(repeated):
-        notes.append(f"{repeated.sum()} readings repeat a depth: all kept")
-    return order, notes
-
-
-def _near_ends(depth: Floats, labels: Labels | None) -> npt.NDArray[np.bool_]:
-    groups = np.zeros(len(depth), np.int64) if labels is None else labels
-    near = np.zeros(len(depth), np.bool_)
-    for label in np.unique(groups):
-        rows = groups == label
-        ends = depth[rows].min(), depth[rows].max()
-        near[rows] = np.minimum(depth[rows] - ends[0], ends[1] - depth[rows]) < SECTION_END_CM
-    return near

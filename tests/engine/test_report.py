@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from lithostream.engine.core.tables import Column, build_table, interval_fields
-from lithostream.engine.core.targets import TARGETS
+from lithostream.engine.core.unmix import PROPERTIES
 from lithostream.engine.report import summary
 from lithostream.engine.report.content import Quarantined, ReportRun, ReportSection
 from lithostream.engine.report.figure import spans, strip_log_svg
@@ -84,7 +84,7 @@ def table(
     rows: int = 120, outside: slice = slice(0), measured: bool = True, seed: int = 3, **changed: Column
 ) -> pa.Table:
     columns = interval_columns(np.random.default_rng(seed), rows, outside, measured)
-    return build_table(interval_fields(tuple(TARGETS), MINERALS), columns | changed, {})
+    return build_table(interval_fields(PROPERTIES, MINERALS), columns | changed, {})
 
 
 def picture(rows: int = 120) -> npt.NDArray[np.uint8]:
@@ -303,10 +303,10 @@ def test_a_bundle_of_one_property_without_minerals_has_a_report(tmp_path: Path) 
 
 def test_a_section_without_any_value_has_a_report(tmp_path: Path) -> None:
     columns = interval_columns(np.random.default_rng(3), 120, slice(0), measured=False)
-    for name in TARGETS:
+    for name in PROPERTIES:
         columns |= {f"{name}{part}": np.full(120, np.nan) for part in ("", "_low", "_high", "_std")}
     columns["no_core"] = np.ones(120, bool)
-    empty = section(intervals=build_table(interval_fields(tuple(TARGETS), MINERALS), columns, {}))
+    empty = section(intervals=build_table(interval_fields(PROPERTIES, MINERALS), columns, {}))
     assert "No core: left blank. All 120 intervals." in page(tmp_path, run(empty))
     assert summary.property_table(empty)[1][0] == ["density, g/cm3", "0", "–", "–", "–"]
 
