@@ -7,10 +7,12 @@ import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
+from torch import Tensor, nn
 
 from lithostream.engine.bundle import check_graph
 from lithostream.engine.errors import BundleError
 from lithostream.training.models.properties import PropertyNet
+from lithostream.training.models.resnet import ResNet18
 
 OPSET = 20
 TRACED_BATCH = 2  # a batch of one would be baked into the graph
@@ -18,21 +20,24 @@ FIX = "report the torch and onnx versions; `pip install 'lithostream[train]'` br
 
 
 def to_onnx(model: PropertyNet, size_px: int) -> bytes:
-    """Export a network: uint8 `tiles` [N, S, S, 3] to `properties` [N, T] and `distance` [N].
+    """Export a network: uint8 `tiles` [N, S, S, C] to `properties` [N, T] and `distance` [N].
+
+    HRNet, which keeps a quarter of the resolution, also gives `rows` [N, K, T], see `PropertyNet.with_rows`.
 
     Raises
     ------
     BundleError
         The graph breaks a rule that a runtime relies on.
     """
-    example = torch.zeros((TRACED_BATCH, size_px, size_px, 3), dtype=torch.uint8)
+    example = torch.zeros((TRACED_BATCH, size_px, size_px, len(model.pixel_mean)), dtype=torch.uint8)
+    dense = not isinstance(model.backbone, ResNet18)
     program = torch.onnx.export(
-        model.eval(),
+        _WithRows(model).eval() if dense else model.eval(),
         (example,),
         dynamo=True,
         opset_version=OPSET,
         input_names=["tiles"],
-        output_names=["properties", "distance"],
+        output_names=["properties", "distance", "rows"][: 3 if dense else 2],
         dynamic_shapes={"tiles": {0: torch.export.Dim("batch")}},
         verbose=False,
     )
@@ -42,6 +47,17 @@ def to_onnx(model: PropertyNet, size_px: int) -> bytes:
     check_rules(graph)
     content: bytes = graph.SerializeToString(deterministic=True)
     return content
+
+
+class _WithRows(nn.Module):  # type: ignore[misc]  # torch is optional for type checking
+    """What is traced where the rows within a tile are given too."""
+
+    def __init__(self, model: PropertyNet) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tiles: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.model.with_rows(tiles)
 
 
 def strip(model: onnx.ModelProto) -> onnx.ModelProto:

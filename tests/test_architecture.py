@@ -65,6 +65,12 @@ def test_no_pickle_anywhere() -> None:
     for part in ALLOWED:
         for path in sources(part):
             tops = {name.split(".")[0] for name in imports(path)}
+            if (
+                path.name == "pretrained.py"
+            ):  # reads what torch unpickled safely, and names the error of its refusal
+                assert "from pickle import UnpicklingError\n" in path.read_text()
+                assert "import pickle" not in path.read_text()
+                tops -= {"pickle"}
             assert not tops & {"pickle", "dill", "joblib", "marshal", "shelve"}, path
 
 

@@ -10,6 +10,7 @@ from safetensors.torch import save
 from lithostream.engine.core.section import Section
 from lithostream.engine.errors import ConfigError
 from lithostream.training.config import FitConfig
+from lithostream.training.data.profile import Profile
 from lithostream.training.data.splits import (
     assign_folds,
     away_from,
@@ -17,9 +18,10 @@ from lithostream.training.data.splits import (
     validation_splits,
 )
 from lithostream.training.data.tiles import TileSet, moments
-from lithostream.training.fit import Fitted, _augment, fit, predict, predict_tiles
+from lithostream.training.fit import Fitted, fit, predict, predict_tiles
 from lithostream.training.metrics import score
 from lithostream.training.models.properties import PropertyNet, colour_features
+from lithostream.training.run import augment
 
 CONFIG = FitConfig(width=4, epochs=6, patience=6, batch_rows=16)
 
@@ -54,6 +56,8 @@ def textured() -> TileSet:
         section=np.zeros(rows, np.int64),
         top_cm=top,
         base_cm=top + 1,
+        place=np.arange(rows),
+        profile=Profile(np.zeros(rows, np.int64), np.arange(rows), np.zeros((rows, 3))),
     )
 
 
@@ -139,7 +143,7 @@ def test_augmentation_keeps_the_order_of_depth(rng: np.random.Generator) -> None
     down = np.linspace(0, 1, 16)[:, None] ** 2 + 0.1 * np.linspace(0, 1, 16)
     images = torch.from_numpy(np.broadcast_to(down, (200, 3, 16, 16)).astype(np.float32).copy())
     config = CONFIG.model_copy(update={"brightness": 0.0, "contrast": 0.0})
-    found = _augment(images, config, rng)
+    found = augment(images, config, rng)
     same = torch.isclose(found, images, atol=1e-6).flatten(1).all(1)
     mirrored = torch.isclose(found, images.flip(3), atol=1e-6).flatten(1).all(1)
     assert bool((same ^ mirrored).all()) and 60 < int(mirrored.sum()) < 140

@@ -48,11 +48,14 @@ def test_one_graph_with_equal_numbers_for_any_batch() -> None:
     session = ort.InferenceSession(to_onnx(model, 20), providers=["CPUExecutionProvider"])
     whole = session.run(None, {"tiles": tiles})
     single = [session.run(None, {"tiles": tile[None]}) for tile in tiles]
-    for output in (0, 1):
+    for output in (0, 1, 2):
         np.testing.assert_array_equal(whole[output], np.concatenate([one[output] for one in single]))
     with torch.no_grad():
-        want = model(torch.from_numpy(tiles))
+        want = model.with_rows(torch.from_numpy(tiles))
     np.testing.assert_allclose(whole[0], want[0].numpy(), rtol=1e-4, atol=1e-5)
+    assert whole[2].shape == (5, 5, 2)
+    np.testing.assert_allclose(whole[2], want[2].numpy(), rtol=1e-4, atol=1e-4 * np.abs(whole[2]).max())
+    np.testing.assert_allclose(whole[2].mean(axis=1), whole[0], atol=1e-5 * np.abs(whole[2]).max())
 
 
 def test_only_hrnet_needs_timm(monkeypatch: pytest.MonkeyPatch) -> None:

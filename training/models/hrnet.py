@@ -6,14 +6,13 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from lithostream.training.models.resnet import COUNTER
+
 PADDED_TO = 32  # the coarsest branch must come out even, or branches of 200 px disagree (50 against 52)
 PYRAMID = 128
 DETAIL = 48
-RATES = (
-    2,
-    4,
-    6,
-)  # at stride 8 on tiles of about 200 px: the 6, 12, 18 of photographs at stride 16 see only padding
+# At stride 8 on tiles of about 200 px: the 6, 12, 18 of photographs at stride 16 see only padding.
+RATES = (2, 4, 6)
 
 
 class HRNetDeepLab(nn.Module):  # type: ignore[misc]  # torch is optional for type checking
@@ -26,13 +25,15 @@ class HRNetDeepLab(nn.Module):  # type: ignore[misc]  # torch is optional for ty
     ----------
     size : {"w18", "w32"}
         Channels of the finest branch.
+    channels : int
+        C, of the input.
     """
 
-    def __init__(self, size: str) -> None:
+    def __init__(self, size: str, channels: int = 3) -> None:
         super().__init__()
-        self.features = PYRAMID
+        self.features, self.stride = PYRAMID, 4
         self.backbone = timm.create_model(
-            f"hrnet_{size}", pretrained=False, features_only=True, feature_location=""
+            f"hrnet_{size}", pretrained=False, features_only=True, feature_location="", in_chans=channels
         )
         widths = self.backbone.feature_info.channels()
         self.pyramid = _Pyramid(sum(widths[1:]), PYRAMID)
@@ -40,7 +41,7 @@ class HRNetDeepLab(nn.Module):  # type: ignore[misc]  # torch is optional for ty
         self.decoder = nn.Sequential(_conv(PYRAMID + DETAIL, PYRAMID, 3), _conv(PYRAMID, PYRAMID, 3))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images [N, 3, S, S] to features [N, 128, ceil(S / 4), ceil(S / 4)]."""
+        """Map images [N, C, S, S] to features [N, 128, ceil(S / 4), ceil(S / 4)]."""
         edge = images.shape[-1]
         missing = -edge % PADDED_TO
         # Replicated, not zero: a black border would be a bed of its own.
@@ -52,6 +53,11 @@ class HRNetDeepLab(nn.Module):  # type: ignore[misc]  # torch is optional for ty
         detail = self.detail(_resized(stem, padded.shape[-1] // 4))
         keep = -(-edge // 4)
         return cast(Tensor, self.decoder(torch.cat([fine, detail], 1))[:, :, :keep, :keep])
+
+    def published_names(self) -> dict[str, str]:
+        """Tensors here to their names in timm; pyramid and decoder are not among them."""
+        own = [name for name in self.backbone.state_dict() if not name.endswith(COUNTER)]
+        return {f"backbone.{name}": name for name in own}
 
 
 class _Pyramid(nn.Module):  # type: ignore[misc]
