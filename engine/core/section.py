@@ -1,11 +1,65 @@
 """One scanned core section: what it is, how big its pixels are, and where it lies."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator
 
 ScaleSource = Literal["sidecar", "manifest", "instrument profile", "tiff tag"]
 DepthAxis = Literal["y", "x"]
+
+
+def _plane_name(text: str) -> str:
+    if text == "rgb" or not re.fullmatch("[a-z][a-z0-9_]*", text):
+        raise ValueError(
+            "a plane's name is a letter, then letters, digits or _, all small; 'rgb' is the colour"
+        )
+    return text
+
+
+def _once(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) != len(names):
+        raise ValueError("name each plane once")
+    return names
+
+
+PlaneName = Annotated[str, AfterValidator(_plane_name)]
+PlaneNames = Annotated[tuple[PlaneName, ...], AfterValidator(_once)]
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """A grey image of a section beside its colour, such as CT or a radiograph, at a scale of its own.
+
+    It lies on the colour image by depth, and across the core with its middle on the colour image's middle.
+
+    Attributes
+    ----------
+    name : str
+        What models call it.
+    image : Path
+    px_per_cm : float
+        Pixels per centimetre; square pixels.
+    top_cm : float
+        Section offset of the edge where depth starts, cm.
+    depth_axis : {"y", "x"}
+        Image axis along which depth runs.
+    depth_reversed : bool
+        True where the file runs from bottom to top.
+    low, high : float
+        Sample values that become 0 and 255.
+    """
+
+    name: str
+    image: Path
+    px_per_cm: float
+    top_cm: float
+    depth_axis: DepthAxis
+    depth_reversed: bool
+    low: float
+    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +96,8 @@ class Section:
         Section offsets between which the instrument measured; beyond them its bed, card and caps are in view.
     log : Path, optional
         Sensor log measured on this section.
+    planes : tuple of Plane
+        Further images of the same core.
     sidecars : tuple of Path
         Every further file that was read to build this record.
     notes : tuple of str
@@ -65,5 +121,6 @@ class Section:
     white_level: int | None = None
     core_cm: tuple[float, float] | None = None
     log: Path | None = None
+    planes: tuple[Plane, ...] = ()
     sidecars: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()

@@ -1,7 +1,7 @@
 """From decoded slabs to windows and tiles: the part of the way that training and runs share."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,9 +11,11 @@ import numpy.typing as npt
 from lithostream.engine.bundle import TileInput
 from lithostream.engine.config import RunSettings
 from lithostream.engine.core.grid import Grid
+from lithostream.engine.core.planes import plane_tiles
 from lithostream.engine.core.section import Section
 from lithostream.engine.errors import ConfigError, ScaleError, SourceError
 from lithostream.engine.io.images import ImageSource, Slab, open_image
+from lithostream.engine.io.planes import PlaneImage
 from lithostream.kernels import core_roi, tiles
 
 MIN_PIECE_CM = 1.0  # shorter pieces between rows without core are debris, or a row of a colour card
@@ -42,12 +44,12 @@ class Window:
 
 
 class WindowTiles(NamedTuple):
-    """The tiles of one window that hold enough core.
+    """The tiles of one window that hold enough core, and that every plane covers.
 
     Attributes
     ----------
-    pixels : uint8 [N, S, S, 3]
-        Resampled to the model's input size.
+    pixels : uint8 [N, S, S, C]
+        Resampled to the model's input size: red, green, blue, then the planes.
     row, col : int64 [N]
         Place on the section's tile grid.
     core_fraction : float64 [N]
@@ -142,16 +144,53 @@ def windows(
         yield window
 
 
-def window_tiles(window: Window, grid: Grid, tile: TileInput, settings: RunSettings) -> WindowTiles:
-    """Gather a window's tiles and keep those with enough core."""
-    first = window.index * grid.tiles_per_window
-    rows = grid.tile_rows[first : first + grid.tiles_per_window + 1] - window.row_px
-    cols = grid.tile_cols
+def window_tiles(
+    window: Window, grid: Grid, tile: TileInput, settings: RunSettings, planes: Sequence[PlaneImage] = ()
+) -> WindowTiles:
+    """Gather a window's tiles and keep those with enough core.
+
+    Parameters
+    ----------
+    window : Window
+    grid : Grid
+    tile : TileInput
+    settings : RunSettings
+    planes : sequence of PlaneImage
+        Those of `open_planes`. Their middle lies on the middle of the colour image; tiles that one of them does not
+        cover whole are left out.
+    """
+    if tuple(image.plane.name for image in planes) != tile.planes:
+        raise ValueError(f"the model takes planes {tile.planes}, not those given")
+    rows, cols, first = _window_rows(window, grid), grid.tile_cols, window.index * grid.tiles_per_window
     pixels = tiles(window.rgb, rows, cols, tile.size_px)
     fraction = _cell_means(window.mask, rows, cols)
     keep = fraction >= settings.min_core_fraction
+    row_cm = grid.depth_cm(rows + window.row_px)
+    col_cm = (cols.astype(np.float64) - grid.width_px / 2) / grid.px_per_cm
+    cut = [plane_tiles(image, row_cm, col_cm, tile.size_px) for image in planes]
+    for part in cut:
+        keep &= part.covered
     row, col = np.divmod(np.flatnonzero(keep), len(cols) - 1)
-    return WindowTiles(pixels[keep], row + first, col, fraction[keep])
+    channels = [pixels[keep], *(part.pixels[keep][..., None] for part in cut)]
+    return WindowTiles(
+        np.concatenate(channels, axis=-1) if cut else channels[0],
+        row + first,
+        col,
+        fraction[keep],
+    )
+
+
+def count_uncovered(window: Window, grid: Grid, settings: RunSettings, found: WindowTiles) -> int:
+    """Count the tiles with enough core that `window_tiles` left out because a plane does not cover them."""
+    fraction = _cell_means(window.mask, _window_rows(window, grid), grid.tile_cols)
+    return int(np.count_nonzero(fraction >= settings.min_core_fraction)) - len(found.row)
+
+
+def _window_rows(window: Window, grid: Grid) -> npt.NDArray[np.int64]:
+    """Row edges of the window's whole tiles, in the window."""
+    first = window.index * grid.tiles_per_window
+    edges: npt.NDArray[np.int64] = grid.tile_rows[first : first + grid.tiles_per_window + 1] - window.row_px
+    return edges
 
 
 def _cell_means(

@@ -23,7 +23,7 @@ class Session(Protocol):
 
         Parameters
         ----------
-        tiles : uint8 [N, S, S, 3]
+        tiles : uint8 [N, S, S, C]
             Any N, 0 included.
 
         Returns

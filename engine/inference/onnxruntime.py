@@ -28,8 +28,8 @@ class OnnxRuntimeSession:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = ort.InferenceSession(bundle.model, options, providers=["CPUExecutionProvider"])
         self._targets = len(bundle.manifest.outputs)
-        size = bundle.manifest.input.size_px
-        self._batch = np.zeros((batch, size, size, 3), np.uint8)
+        size, channels = bundle.manifest.input.size_px, bundle.manifest.input.channels
+        self._batch = np.zeros((batch, size, size, channels), np.uint8)
         self._check_signature(bundle)
 
     @property
@@ -51,14 +51,16 @@ class OnnxRuntimeSession:
         return properties, distance
 
     def _check_signature(self, bundle: Bundle) -> None:
-        size = bundle.manifest.input.size_px
+        size, channels = bundle.manifest.input.size_px, bundle.manifest.input.channels
         inputs = [(i.name, i.type, list(i.shape[1:])) for i in self._session.get_inputs()]
         outputs = {o.name: (o.type, list(o.shape[1:])) for o in self._session.get_outputs()}
         wanted = {"properties": ("tensor(float)", [self._targets]), "distance": ("tensor(float)", [])}
-        if inputs != [("tiles", "tensor(uint8)", [size, size, 3])] or outputs != wanted:
+        if "rows" in outputs:  # within a tile: may be given too, any number of them, and is not asked for
+            wanted["rows"] = ("tensor(float)", [*outputs["rows"][1][:1], self._targets])
+        if inputs != [("tiles", "tensor(uint8)", [size, size, channels])] or outputs != wanted:
             raise BundleError(
                 f"graph takes {inputs} and gives {outputs}, the manifest needs"
-                f" uint8 tiles [N, {size}, {size}, 3] and {wanted}",
+                f" uint8 tiles [N, {size}, {size}, {channels}] and {wanted}",
                 file=bundle.path / MODEL,
                 fix="export the bundle again",
             )

@@ -58,17 +58,19 @@ class Slab:
     alpha: Mask | None
 
 
-class _Turn(NamedTuple):
+class Turn(NamedTuple):
     """Transpose first, then flip."""
 
     transpose: bool = False
     flip_rows: bool = False
     flip_cols: bool = False
 
-    def transposed(self) -> "_Turn":
-        return _Turn(not self.transpose, self.flip_cols, self.flip_rows)
+    def transposed(self) -> "Turn":
+        """Transpose what this turn gives."""
+        return Turn(not self.transpose, self.flip_cols, self.flip_rows)
 
-    def reversed(self) -> "_Turn":
+    def reversed(self) -> "Turn":
+        """Flip the rows of what this turn gives."""
         return self._replace(flip_rows=not self.flip_rows)
 
     def applied(self, array: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
@@ -79,14 +81,14 @@ class _Turn(NamedTuple):
 
 # TIFF 6.0, tag 274: where row 0 and column 0 of the file lie in the picture.
 ORIENTATIONS = {
-    1: _Turn(),
-    2: _Turn(flip_cols=True),
-    3: _Turn(flip_rows=True, flip_cols=True),
-    4: _Turn(flip_rows=True),
-    5: _Turn(transpose=True),
-    6: _Turn(transpose=True, flip_cols=True),
-    7: _Turn(transpose=True, flip_rows=True, flip_cols=True),
-    8: _Turn(transpose=True, flip_rows=True),
+    1: Turn(),
+    2: Turn(flip_cols=True),
+    3: Turn(flip_rows=True, flip_cols=True),
+    4: Turn(flip_rows=True),
+    5: Turn(transpose=True),
+    6: Turn(transpose=True, flip_cols=True),
+    7: Turn(transpose=True, flip_rows=True, flip_cols=True),
+    8: Turn(transpose=True, flip_rows=True),
 }
 
 
@@ -110,7 +112,7 @@ class ImageSource:
     conversions: tuple[str, ...]
     resolution_px_per_cm: float | None
     _picture: Picture
-    _turn: _Turn
+    _turn: Turn
 
     def slabs(self, rows: int) -> Iterator[Slab]:
         """Serve the image from the top, `rows` rows at a time; the last slab may be short.
@@ -164,14 +166,10 @@ def open_image(
     if white_level is not None and not 1 <= white_level <= 65535:
         raise ValueError(f"white_level {white_level} is no 16-bit sample value")
     try:
-        picture = OPENERS[_kind(path)](path, white_level)
+        picture = OPENERS[kind_of(path)](path, white_level)
     except OSError as error:
         raise _unreadable(path, error) from error
-    turn, notes = ORIENTATIONS[picture.orientation], picture.notes
-    if depth_axis == "x":
-        turn, notes = turn.transposed(), (*notes, "depth along x: transposed")
-    if depth_reversed:
-        turn, notes = turn.reversed(), (*notes, "depth reversed: rows flipped")
+    turn, turned = down_core(picture.orientation, depth_axis, depth_reversed)
     if not _streams(picture, turn):
         reason = "it has to be turned" if picture.streams else "not a TIFF"
         check_whole(path, picture.height_px, picture.width_px, reason)
@@ -179,7 +177,7 @@ def open_image(
     if turn.transpose:
         height, width = width, height
     density = picture.cols_per_cm if turn.transpose else picture.rows_per_cm
-    return ImageSource(path, height, width, notes, density, picture, turn)
+    return ImageSource(path, height, width, picture.notes + turned, density, picture, turn)
 
 
 def read_image(
@@ -195,8 +193,26 @@ def read_image(
     return slab.rgb, slab.alpha
 
 
-def _kind(path: Path) -> str:
-    """Format that both the extension and the content say."""
+def down_core(orientation: int, depth_axis: DepthAxis, depth_reversed: bool) -> tuple[Turn, tuple[str, ...]]:
+    """Turn that makes rows run down-core, and what it does in words; see `open_image`."""
+    turn, notes = ORIENTATIONS[orientation], []
+    if depth_axis == "x":
+        turn = turn.transposed()
+        notes.append("depth along x: transposed")
+    if depth_reversed:
+        turn = turn.reversed()
+        notes.append("depth reversed: rows flipped")
+    return turn, tuple(notes)
+
+
+def kind_of(path: Path) -> str:
+    """Format that both the extension and the content say.
+
+    Raises
+    ------
+    SourceError, DecodeError
+        The extension is not read, or is not what the content says.
+    """
     promised = SUFFIXES.get(path.suffix.lower())
     if promised is None:
         raise SourceError(
@@ -222,12 +238,12 @@ def _unreadable(path: Path, error: OSError) -> SourceError:
     )
 
 
-def _streams(picture: Picture, turn: _Turn) -> bool:
+def _streams(picture: Picture, turn: Turn) -> bool:
     """Whether rows come from the file in the order in which they are served."""
     return picture.streams and not (turn.transpose or turn.flip_rows)
 
 
-def _turned(band: Band, turn: _Turn) -> Band:
+def _turned(band: Band, turn: Turn) -> Band:
     """View of a band after the turn."""
     alpha = None if band.alpha is None else turn.applied(band.alpha)
     return Band(turn.applied(band.rgb), alpha)

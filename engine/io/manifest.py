@@ -1,22 +1,29 @@
 """TOML manifests: a person states what the files do not say.
 
 root = "/data/cruise"        # optional: where the files lie; default the manifest's own folder
-[defaults]                   # optional: any key of a section but `file`
+[defaults]                   # optional: any key of a section but `file` and `plane`
 scanner = "Geoscan"
 [[section]]
 file = "GC01_01.tif"
 px_per_cm = 200
 top_cm = 0.0
+[[section.plane]]            # optional: a grey TIFF or PNG of the same core, as often as there are
+name = "ct"
+file = "GC01_01_ct.tif"
+px_per_cm = 25.4
+top_cm = 0.0
+low = 0                      # sample values that become 0 and 255
+high = 3000
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Self, TypeVar
 
-from pydantic import ConfigDict, Field, Strict, ValidationError
+from pydantic import ConfigDict, Field, Strict, ValidationError, model_validator
 
 from lithostream.engine.config import StrictModel, explain, load_toml
-from lithostream.engine.core.section import DepthAxis
+from lithostream.engine.core.section import DepthAxis, Plane, PlaneName
 from lithostream.engine.errors import ConfigError, SourceError
 from lithostream.engine.io.names import leaves_folder
 from lithostream.engine.io.scale import Statement
@@ -24,6 +31,7 @@ from lithostream.engine.io.scale import Statement
 MANIFEST_NAME = "manifest.toml"
 
 Number = Annotated[float, Strict()]  # an integer is fine, text or true is not
+Finite = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 
 
 class Defaults(StrictModel):
@@ -45,10 +53,37 @@ class Defaults(StrictModel):
     log: str | None = None
 
 
+class PlaneEntry(StrictModel):
+    """One `[[section.plane]]`; the keys are those of `Plane`."""
+
+    name: PlaneName
+    file: str
+    px_per_cm: Finite = Field(gt=0)
+    top_cm: Finite
+    low: Finite
+    high: Finite
+    depth_axis: DepthAxis = "y"
+    depth_reversed: bool = False
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        if not self.low < self.high:
+            raise ValueError(f"low {self.low:g} must be below high {self.high:g}")
+        return self
+
+
 class Entry(Defaults):
     """One `[[section]]` with the defaults filled in."""
 
     file: str
+    plane: tuple[PlaneEntry, ...] = ()
+
+    @model_validator(mode="after")
+    def _once(self) -> Self:
+        names = [plane.name for plane in self.plane]
+        if len(set(names)) != len(names):
+            raise ValueError(f"name each plane once, not {', '.join(names)}")
+        return self
 
 
 TableModel = TypeVar("TableModel", bound=Defaults)
@@ -74,6 +109,7 @@ class ManifestSection:
     entry : Entry
     image : Path
     log : Path, optional
+    planes : tuple of Plane
     """
 
     manifest: Path
@@ -81,6 +117,7 @@ class ManifestSection:
     entry: Entry
     image: Path
     log: Path | None
+    planes: tuple[Plane, ...] = ()
 
     @property
     def statement(self) -> Statement:
@@ -118,9 +155,15 @@ def _locate(manifest: Path, place: str, root: Path, entry: Entry) -> ManifestSec
     try:
         image = _inside(manifest, f"{place}, file", root, entry.file)
         log = None if entry.log is None else _inside(manifest, f"{place}, log", root, entry.log)
+        planes = tuple(_plane(manifest, place, root, plane) for plane in entry.plane)
     except SourceError as error:
         return error
-    return ManifestSection(manifest, place, entry, image, log)
+    return ManifestSection(manifest, place, entry, image, log, planes)
+
+
+def _plane(manifest: Path, place: str, root: Path, entry: PlaneEntry) -> Plane:
+    image = _inside(manifest, f"{place}, plane {entry.name}, file", root, entry.file)
+    return Plane(image=image, **entry.model_dump(exclude={"file"}))
 
 
 def _inside(manifest: Path, place: str, root: Path, text: str) -> Path:

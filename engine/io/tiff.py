@@ -42,7 +42,7 @@ def open_tiff(path: Path, white_level: int | None) -> Picture:
     tags = Tags(path)
     _refuse_unread(tags)
     meaning, notes = _meaning(tags, white_level)
-    layout = _layout(tags, meaning)
+    layout = layout_of(tags, meaning.bits, np.dtype(np.uint8 if meaning.bits < 16 else np.uint16))
     orientation, turned = known_orientation(tags.number(Tag.ORIENTATION, 1), path)
     layout = split_rows(layout)
     return Picture(
@@ -53,7 +53,7 @@ def open_tiff(path: Path, white_level: int | None) -> Picture:
         tags.density(Tag.X_RESOLUTION),
         notes + profile_note(tags.blob(Tag.ICC_PROFILE)) + turned,
         streams=True,
-        bands=lambda: bands(layout),
+        bands=lambda: bands(layout, meaning),
     )
 
 
@@ -158,11 +158,17 @@ def _palette(tags: Tags, bits: int) -> tuple[npt.NDArray[np.uint8], tuple[str, .
     return (table >> 8).astype(np.uint8), ("palette looked up; low bytes of its 16-bit colours dropped",)
 
 
-def _layout(tags: Tags, meaning: Meaning) -> Layout:
-    """Lay out the strips or tiles, and check that the file holds them."""
+def layout_of(tags: Tags, bits: int, dtype: np.dtype[np.generic]) -> Layout:
+    """Lay out the strips or tiles of samples of a type, and check that the file holds them.
+
+    Raises
+    ------
+    DecodeError
+        It does not, or there are more pixels in one of them than are held at once.
+    """
     path, tiled = tags.path, Tag.TILE_WIDTH in tags
     height, width = tags.number(Tag.HEIGHT), tags.number(Tag.WIDTH)
-    samples, bits, compression = tags.number(Tag.SAMPLES, 1), meaning.bits, tags.number(Tag.COMPRESSION, 1)
+    samples, compression = tags.number(Tag.SAMPLES, 1), tags.number(Tag.COMPRESSION, 1)
     offsets = tags.numbers(Tag.TILE_OFFSETS if tiled else Tag.STRIP_OFFSETS)
     counts = tags.numbers(Tag.TILE_BYTES if tiled else Tag.STRIP_BYTES)
     held = int(np.clip(counts, 0, path.stat().st_size).sum())
@@ -181,7 +187,7 @@ def _layout(tags: Tags, meaning: Meaning) -> Layout:
         path=path,
         width_px=width,
         samples=1 if separate else samples,
-        dtype=np.dtype(np.uint8 if bits < 16 else np.uint16).newbyteorder(tags.byteorder),
+        dtype=dtype.newbyteorder(tags.byteorder),
         bits=bits,
         compression=compression,
         differenced=tags.number(Tag.PREDICTOR, 1) == 2,
@@ -192,7 +198,6 @@ def _layout(tags: Tags, meaning: Meaning) -> Layout:
         numbers=np.arange(offsets.size).reshape(shape),
         jpeg_tables=tags.blob(Tag.JPEG_TABLES),
         ycbcr=tags.number(Tag.PHOTOMETRIC) == YCBCR,
-        meaning=meaning,
     )
     layout.check_extent()
     return layout

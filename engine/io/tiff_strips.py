@@ -57,7 +57,6 @@ class Layout:
     jpeg_tables : bytes, optional
     ycbcr : bool
         JPEG segments hold luma and chroma.
-    meaning : Meaning
     """
 
     path: Path
@@ -74,7 +73,6 @@ class Layout:
     numbers: Ints
     jpeg_tables: bytes | None
     ycbcr: bool
-    meaning: Meaning
 
     def shape(self, band: int) -> tuple[int, int]:
         """Rows and columns of a segment as stored; tiles reach over the border of the image."""
@@ -135,7 +133,7 @@ def split_rows(layout: Layout) -> Layout:
     return replace(layout, edges=edges, offsets=offsets, counts=counts, numbers=layout.numbers[:, strip])
 
 
-def bands(layout: Layout) -> Iterator[Band]:
+def bands(layout: Layout, meaning: Meaning) -> Iterator[Band]:
     """Decode from the top row to the last, one strip or row of tiles at a time.
 
     Raises
@@ -143,6 +141,12 @@ def bands(layout: Layout) -> Iterator[Band]:
     DecodeError
         Naming the strip or tile and its rows.
     """
+    for band, found in enumerate(samples(layout)):
+        yield meaning.to_band(found, layout.path, layout.place(0, band, 0))
+
+
+def samples(layout: Layout) -> Iterator[Samples]:
+    """Decode as `bands` does, but keep what is stored: `layout.dtype` [rows, W, S] in the machine's byte order."""
     with layout.path.open("rb") as file:
         for band in range(len(layout.edges) - 1):
             rows = layout.edges[band + 1] - layout.edges[band]
@@ -156,12 +160,11 @@ def bands(layout: Layout) -> Iterator[Band]:
                 )[:rows, : layout.width_px]
                 for plane in range(layout.offsets.shape[0])
             ]
-            samples = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=-1)
-            yield layout.meaning.to_band(samples, layout.path, layout.place(0, band, 0))
+            yield planes[0] if len(planes) == 1 else np.concatenate(planes, axis=-1)
 
 
 def _segment(file: BinaryIO, layout: Layout, index: tuple[int, int, int]) -> Samples:
-    """Read and decode one strip or tile, uint8 or uint16 [rows, cols, samples]."""
+    """Read and decode one strip or tile, [rows, cols, samples]."""
     count = int(layout.counts[index])
     file.seek(int(layout.offsets[index]))
     data = file.read(count)

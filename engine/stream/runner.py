@@ -13,8 +13,9 @@ from pathlib import Path
 from lithostream.engine.bundle import ENDMEMBERS, Bundle, load_bundle, sha256_file
 from lithostream.engine.config import RunSettings
 from lithostream.engine.core.minerals import load_endmembers
+from lithostream.engine.core.planes import wanted_planes
 from lithostream.engine.core.process import process_section
-from lithostream.engine.core.section import Section
+from lithostream.engine.core.section import Plane, Section
 from lithostream.engine.errors import ConfigError, LithostreamError, SourceError
 from lithostream.engine.inference import open_session
 from lithostream.engine.io.discover import discover
@@ -113,13 +114,17 @@ def run(
             _quarantine(record, section.name, error)
             continue
         commit_section(result, bundle, out)
-        record.sections.append(_section_record(section, result.notes, time.monotonic() - begun))
+        planes = wanted_planes(section, bundle.manifest.input)
+        record.sections.append(_section_record(section, planes, result.notes, time.monotonic() - begun))
     _write_record(record, time.monotonic() - started)
     return record
 
 
-def _section_record(section: Section, notes: tuple[str, ...], seconds: float) -> dict[str, object]:
+def _section_record(
+    section: Section, planes: Sequence[Plane], notes: tuple[str, ...], seconds: float
+) -> dict[str, object]:
     inputs = [section.image, *section.sidecars] + ([section.log] if section.log else [])
+    inputs += [plane.image for plane in planes]
     return {
         "name": section.name,
         "folder": section.name,

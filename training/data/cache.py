@@ -22,14 +22,15 @@ from safetensors.numpy import load_file, save_file
 
 from lithostream import engine, kernels, training
 from lithostream.engine.bundle import sha256_file
-from lithostream.engine.core.section import Section
+from lithostream.engine.core.section import Plane, Section
 from lithostream.engine.errors import ConfigError, LithostreamError, StoppedError
 from lithostream.training.data.sources import section_hashes
 
 PIXELS, ARRAYS, INDEX = "pixels.npy", "arrays.safetensors", "index.json"
 FOLDER_VARIABLE = "LITHOSTREAM_CACHE"
 DECODERS = ("lithostream", "numpy", "imagecodecs", "tifffile", "simplejpeg", "Pillow")
-HERE = {"image", "log", "sidecars", "notes"}  # of a section: paths, whose contents count instead, and remarks
+# Of a section and its planes: paths, whose contents count instead, and remarks.
+HERE = {"image", "log", "sidecars", "notes"}
 
 Pixels = npt.NDArray[np.uint8]
 Arrays = dict[str, npt.NDArray[Any]]
@@ -38,7 +39,7 @@ Fill = Callable[[Append], Arrays]
 
 
 class Stored(NamedTuple):
-    """Tiles as they lie on disk: pixels uint8 [M, S, S, 3], a read-only map, and arrays by name."""
+    """Tiles as they lie on disk: pixels uint8 [M, S, S, C], a read-only map, and arrays by name."""
 
     pixels: Pixels
     arrays: Arrays
@@ -61,8 +62,8 @@ def cache_key(sections: Sequence[Section], **settings: object) -> str:
         A setting that is not plain JSON.
     """
     known = [
-        {name: value for name, value in asdict(section).items() if name not in HERE}
-        | {"files": section_hashes(section)}
+        _elsewhere(section)
+        | {"planes": [_elsewhere(plane) for plane in section.planes], "files": section_hashes(section)}
         for section in sections
     ]
     versions = {name: version(name) for name in DECODERS}
@@ -70,7 +71,12 @@ def cache_key(sections: Sequence[Section], **settings: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def stored_tiles(folder: Path, size_px: int, fill: Fill) -> Stored:
+def _elsewhere(one: Section | Plane) -> dict[str, object]:
+    """Return what is known of it wherever its files lie."""
+    return {name: value for name, value in asdict(one).items() if name not in HERE}
+
+
+def stored_tiles(folder: Path, shape: tuple[int, int, int], fill: Fill) -> Stored:
     """Map the tiles in `folder`, which are made first where they are missing or damaged.
 
     Several processes may call this at once: each writes a folder of its own, and the first to be done gives it
@@ -81,10 +87,10 @@ def stored_tiles(folder: Path, size_px: int, fill: Fill) -> Stored:
     ----------
     folder : Path
         Named by `cache_key`.
-    size_px : int
-        S, edge of a tile.
+    shape : (S, S, C)
+        Of a tile.
     fill : callable
-        Gets a function that appends tiles uint8 [n, S, S, 3], and returns the arrays that go with them.
+        Gets a function that appends tiles uint8 [n, S, S, C], and returns the arrays that go with them.
 
     Raises
     ------
@@ -100,7 +106,7 @@ def stored_tiles(folder: Path, size_px: int, fill: Fill) -> Stored:
         folder.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=f".{folder.name[:16]}.", dir=folder.parent))
     try:
-        arrays = _write_pixels(made / PIXELS, size_px, fill)
+        arrays = _write_pixels(made / PIXELS, shape, fill)
         with _writing(folder):
             save_file(arrays, made / ARRAYS)
             hashes = {name: sha256_file(made / name) for name in (PIXELS, ARRAYS)}
@@ -138,7 +144,7 @@ def _load(folder: Path) -> Stored | None:
         return None
 
 
-def _write_pixels(path: Path, size_px: int, fill: Fill) -> Arrays:
+def _write_pixels(path: Path, shape: tuple[int, int, int], fill: Fill) -> Arrays:
     """Write tiles one after another under a header that is completed last."""
     count = 0
     with path.open("wb", buffering=0) as file:
@@ -150,17 +156,17 @@ def _write_pixels(path: Path, size_px: int, fill: Fill) -> Arrays:
             count += len(pixels)
 
         with _writing(path):
-            _write_header(file, 0, size_px)
+            _write_header(file, 0, shape)
         arrays = fill(append)
         with _writing(path):
             file.seek(0)
-            _write_header(file, count, size_px)
+            _write_header(file, count, shape)
     return arrays
 
 
-def _write_header(file: BinaryIO, count: int, size_px: int) -> None:
+def _write_header(file: BinaryIO, count: int, shape: tuple[int, int, int]) -> None:
     # NumPy pads the header so that the first axis can grow without moving the data.
-    header = {"descr": "|u1", "fortran_order": False, "shape": (count, size_px, size_px, 3)}
+    header = {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}
     np.lib.format.write_array_header_1_0(file, header)
 
 

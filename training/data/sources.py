@@ -61,17 +61,21 @@ def training_sections(
 
 
 def data_hashes(sections: Sequence[Section]) -> dict[str, str]:
-    """SHA-256 by file name of the images and logs of sections."""
+    """SHA-256 by file name of the images and logs of sections, and by `PLANE/NAME` of their planes."""
     files = [path for section in sections for path in (section.image, section.log) if path is not None]
-    return {path.name: _hash(path) for path in files}
+    planes = [plane for section in sections for plane in section.planes]
+    return {path.name: _hash(path) for path in files} | {
+        f"{plane.name}/{plane.image.name}": _hash(plane.image) for plane in planes
+    }
 
 
 def section_hashes(section: Section) -> list[str]:
-    """SHA-256 of the image, the log (empty where there is none) and each sidecar of a section."""
+    """SHA-256 of the image, the log (empty where there is none), each sidecar and each plane of a section."""
     return [
         _hash(section.image),
         "" if section.log is None else _hash(section.log),
         *(_hash(path) for path in section.sidecars),
+        *(_hash(plane.image) for plane in section.planes),
     ]
 
 
