@@ -11,10 +11,19 @@ import numpy.typing as npt
 import onnx
 import onnx.checker
 from google.protobuf.message import DecodeError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from lithostream.engine.core.depth_model import DepthModel
+from lithostream.engine.core.section import PlaneNames
 from lithostream.engine.core.targets import TARGETS
 from lithostream.engine.errors import BundleError
 
@@ -55,11 +64,29 @@ class Domain(_Strict):
 
 
 class TileInput(_Strict):
-    """The model's input: `uint8 [N, size_px, size_px, 3]`, sRGB, a physical square."""
+    """The model's input: `uint8 [N, size_px, size_px, channels]`, sRGB, a physical square.
+
+    Attributes
+    ----------
+    planes : tuple of str
+        Planes of a section that follow red, green and blue as channels.
+    """
 
     tile_cm: float = Field(gt=0)
     size_px: int = Field(ge=8, le=1024)
     name: Literal["tiles"] = "tiles"
+    planes: PlaneNames = ()
+
+    @property
+    def channels(self) -> int:
+        """C, of a tile."""
+        return 3 + len(self.planes)
+
+    @model_serializer(mode="wrap")
+    def _as_before_planes(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Leave `planes` out where there are none: such a bundle also loads in versions without planes."""
+        values: dict[str, object] = handler(self)
+        return {name: value for name, value in values.items() if name != "planes" or value}
 
 
 class Output(_Strict):
@@ -96,8 +123,8 @@ class Manifest(_Strict):
     files: dict[str, str]
 
 
-MODEL, ENDMEMBERS, GOLDEN = "model.onnx", "endmembers.csv", "golden.safetensors"
-FILES = (MODEL, ENDMEMBERS, GOLDEN)
+MODEL, ENDMEMBERS, GOLDEN, DEPTH = "model.onnx", "endmembers.csv", "golden.safetensors", "depth.safetensors"
+FILES = (MODEL, ENDMEMBERS, GOLDEN)  # of every bundle; a depth model where the manifest lists it
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +141,12 @@ class Bundle:
         Hash of the manifest, which holds the hash of every other file.
     model : bytes
         The ONNX graph, as hashed.
-    golden_tiles : uint8 [G, S, S, 3]
+    golden_tiles : uint8 [G, S, S, C]
         Golden inputs.
     golden_properties : float32 [G, T]
         Expected outputs of the fp32 oracle.
+    depth_model : DepthModel, optional
+        Gives the values of rows; the graph then tells how the tiles of a row differ.
     """
 
     path: Path
@@ -126,6 +155,7 @@ class Bundle:
     model: bytes
     golden_tiles: npt.NDArray[np.uint8]
     golden_properties: npt.NDArray[np.float32]
+    depth_model: DepthModel | None = None
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -164,7 +194,10 @@ def load_bundle(path: Path) -> Bundle:
     _check_outputs(manifest, manifest_path)
     check_graph(contents[MODEL], path / MODEL)
     tiles, properties = _golden(path / GOLDEN, manifest)
-    return Bundle(path, manifest, hashlib.sha256(raw).hexdigest(), contents[MODEL], tiles, properties)
+    sha256 = hashlib.sha256(raw).hexdigest()
+    return Bundle(
+        path, manifest, sha256, contents[MODEL], tiles, properties, _depth_model(path / DEPTH, manifest)
+    )
 
 
 def check_graph(model: bytes, file: Path) -> onnx.ModelProto:
@@ -213,6 +246,35 @@ def _checked(path: Path, manifest: Manifest) -> bytes:
     return content
 
 
+def read_depth_model(content: bytes, file: Path, targets: int, channels: int) -> DepthModel:
+    """Read the depth model of a bundle or a checkpoint with so many targets and channels.
+
+    Raises
+    ------
+    BundleError
+        It is damaged or does not fit.
+    """
+    fix = "train and export again"
+    try:
+        model = DepthModel.from_bytes(content)
+    except ValueError as error:
+        raise BundleError(f"not a depth model: {error}", file=file, fix=fix) from error
+    found = len(model.label_mean), len(model.colour_mean)
+    if found != (targets, channels):
+        raise BundleError(
+            f"depth model of {found[0]} targets and {found[1]} channels, expected {targets} and {channels}",
+            file=file,
+            fix=fix,
+        )
+    return model
+
+
+def _depth_model(path: Path, manifest: Manifest) -> DepthModel | None:
+    if path.name not in manifest.files:
+        return None
+    return read_depth_model(_checked(path, manifest), path, len(manifest.outputs), manifest.input.channels)
+
+
 def _check_outputs(manifest: Manifest, file: Path) -> None:
     for output in manifest.outputs:
         known = TARGETS.get(output.name)
@@ -235,7 +297,7 @@ def _golden(path: Path, manifest: Manifest) -> tuple[npt.NDArray[np.uint8], npt.
         raise BundleError(f"holds {sorted(tensors)}, expected properties and tiles", file=path, fix=fix)
     tiles, properties = tensors["tiles"], tensors["properties"]
     size, count = manifest.input.size_px, len(tiles)
-    if tiles.dtype != np.uint8 or tiles.shape != (count, size, size, 3) or count == 0:
+    if tiles.dtype != np.uint8 or tiles.shape != (count, size, size, manifest.input.channels) or count == 0:
         raise BundleError(f"golden tiles are {tiles.dtype} {tiles.shape}", file=path, fix=fix)
     if properties.dtype != np.float32 or properties.shape != (count, len(manifest.outputs)):
         raise BundleError(f"golden properties are {properties.dtype} {properties.shape}", file=path, fix=fix)

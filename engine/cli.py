@@ -93,6 +93,19 @@ def train_properties(
     print(json.dumps(summary) if as_json else out)
 
 
+@train_app.command("logs")
+def train_logs(
+    config: Annotated[Path, typer.Argument(help="Configuration, TOML.")],
+    out: OutOption,
+    as_json: JsonOption = False,
+) -> None:
+    """Score depth models on logs of colour or CT, beside ridge and random forest; makes no bundle."""
+    with _needs_train_extra():
+        from lithostream.training.logs_study import train_logs as train
+    result = train(config, out, console)
+    print(result.model_dump_json(exclude={"config"}) if as_json else out)
+
+
 @app.command()
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="Folder that `train` wrote.")],

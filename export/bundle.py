@@ -14,6 +14,7 @@ import onnxruntime as ort
 from safetensors.numpy import save
 
 from lithostream.engine.bundle import (
+    DEPTH,
     ENDMEMBERS,
     GOLDEN,
     MANIFEST,
@@ -28,7 +29,7 @@ from lithostream.engine.errors import BundleError
 from lithostream.engine.inference import open_session
 from lithostream.export.golden import golden_tiles
 from lithostream.export.graph import to_onnx
-from lithostream.training.checkpoint import TrainingRecord, load_checkpoint
+from lithostream.training.checkpoint import TrainingRecord, load_checkpoint, load_depth_model
 from lithostream.training.fit import predict
 from lithostream.training.models.properties import PropertyNet
 
@@ -68,6 +69,9 @@ def export_bundle(checkpoint: Path, out: Path) -> Path:
         ENDMEMBERS: endmember_table(record.config.minerals),
         GOLDEN: save({"tiles": tiles, "properties": expected}),
     }
+    depth_model = load_depth_model(checkpoint, record)
+    if depth_model is not None:
+        contents[DEPTH] = depth_model.to_bytes()
     contents[MANIFEST] = _manifest(record, contents)
     _write(out, contents)
     return out

@@ -7,8 +7,8 @@ from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from lithostream.training.data.profile import Rows, on_scale
 from lithostream.training.data.splits import check_measured
-from lithostream.training.data.tiles import TileSet
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -17,18 +17,20 @@ BASELINES = ("ridge", "random_forest")
 TREES, MIN_LEAF = 200, 3
 
 
-def predict_baseline(name: str, tiles: TileSet, train: Bools, seed: int) -> Floats:
+def predict_baseline(name: str, rows: Rows, train: Bools, seed: int, logarithmic: Bools) -> Floats:
     """Fit a baseline per target on the `train` rows [R] and predict every row, float64 [R, T].
+
+    Targets that are `logarithmic` [T] are learned and predicted as such.
 
     Raises
     ------
     ConfigError
         A target has no reading among them.
     """
-    check_measured(tiles, train)
-    colour = tiles.mean_colour()
-    found = np.full(tiles.labels.shape, np.nan)
-    for target, label in enumerate(tiles.labels.T):
+    check_measured(rows, train)
+    colour = rows.mean_colour()
+    found = np.full(rows.labels.shape, np.nan)
+    for target, label in enumerate(on_scale(rows.labels, logarithmic).T):
         known = train & np.isfinite(label)
         if name == "ridge":
             model = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-2, 4, 13)))

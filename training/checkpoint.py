@@ -7,13 +7,15 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from lithostream.engine.bundle import read_depth_model
 from lithostream.engine.config import StrictModel
+from lithostream.engine.core.depth_model import DepthModel
 from lithostream.engine.errors import BundleError
 from lithostream.training.config import TrainConfig
-from lithostream.training.crossval import TargetReport
 from lithostream.training.models.properties import PropertyNet
+from lithostream.training.report import TargetReport
 
-WEIGHTS, RECORD = "weights.safetensors", "training.json"
+WEIGHTS, DEPTH, RECORD = "weights.safetensors", "depth.safetensors", "training.json"
 
 
 class DataFile(StrictModel):
@@ -59,8 +61,12 @@ class TrainingRecord(StrictModel):
     versions: dict[str, str]
 
 
-def save_checkpoint(folder: Path, model: PropertyNet, record: TrainingRecord) -> None:
-    """Write weights and record into an existing folder."""
+def save_checkpoint(
+    folder: Path, model: PropertyNet, depth_model: DepthModel | None, record: TrainingRecord
+) -> None:
+    """Write weights, the depth model if there is one, and the record into an existing folder."""
+    if depth_model is not None:
+        (folder / DEPTH).write_bytes(depth_model.to_bytes())
     save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / WEIGHTS)
     (folder / RECORD).write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
@@ -84,8 +90,10 @@ def load_checkpoint(folder: Path) -> tuple[PropertyNet, TrainingRecord]:
         place = ".".join(str(part) for part in first["loc"])
         raise BundleError(first["msg"], file=folder / RECORD, place=place, fix=fix) from error
     config = record.config
-    fit, size_px = config.fit, config.tile.size_px
-    model = PropertyNet(len(config.targets), fit.width, size_px, fit.dropout, fit.network)
+    fit, tile = config.fit, config.tile.as_input()
+    model = PropertyNet(
+        len(config.targets), fit.width, tile.size_px, fit.dropout, fit.network, channels=tile.channels
+    )
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
@@ -96,3 +104,26 @@ def load_checkpoint(folder: Path) -> tuple[PropertyNet, TrainingRecord]:
             "weights are not finite numbers", file=folder / WEIGHTS, place=bad[0], fix="train again"
         )
     return model.eval(), record
+
+
+def load_depth_model(folder: Path, record: TrainingRecord) -> DepthModel | None:
+    """Read the depth model of a checkpoint, None where it was trained without.
+
+    Raises
+    ------
+    BundleError
+        It is missing, damaged, or does not fit the record.
+    """
+    config = record.config
+    if not config.depth_model:
+        return None
+    file = folder / DEPTH
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise BundleError(
+            f"cannot be read: {error}",
+            file=file,
+            fix="give the folder that `lithostream train properties` wrote",
+        ) from error
+    return read_depth_model(content, file, len(config.targets), config.tile.as_input().channels)

@@ -3,11 +3,14 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import AfterValidator, Field, model_validator
 
 from lithostream.engine.bundle import TileInput
 from lithostream.engine.config import RoiRule, RunSettings, StrictModel
 from lithostream.engine.core.minerals import load_endmembers
+from lithostream.engine.core.section import PlaneNames
 from lithostream.engine.core.targets import TARGETS
 from lithostream.engine.errors import ConfigError
 
@@ -28,14 +31,15 @@ def _known_minerals(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class TileConfig(StrictModel):
-    """Physical edge of a tile and its size as the network sees it."""
+    """Physical edge of a tile, its size as the network sees it, and the planes that are channels beside colour."""
 
     tile_cm: float = Field(default=1.0, gt=0)
     size_px: int = Field(default=32, ge=8, le=1024)
+    planes: PlaneNames = ()
 
     def as_input(self) -> TileInput:
         """Return the same as the bundle states it."""
-        return TileInput(tile_cm=self.tile_cm, size_px=self.size_px)
+        return TileInput(tile_cm=self.tile_cm, size_px=self.size_px, planes=self.planes)
 
 
 class FitConfig(StrictModel):
@@ -48,7 +52,7 @@ class FitConfig(StrictModel):
     width : int
         Channels of the first stage of ResNet-18; 64 is the published network. HRNet has its own.
     epochs, patience : int
-        Passes over the training rows at most; passes without improvement on the validation rows before stopping.
+        Passes over the training rows at most, 0 to keep the linear model of a tile's colour; passes without improvement on the validation rows before stopping.
     validations : int
         Times that other depth blocks are set aside to find the number of passes; more is steadier on few rows.
     batch_rows, tiles_per_row : int
@@ -59,11 +63,33 @@ class FitConfig(StrictModel):
         Largest relative change of an augmented tile.
     threads : int
         CPU threads; part of what makes two runs equal.
+    loss : {"huber", "gaussian"}
+        Huber's; or the Gaussian likelihood under a variance that the network predicts beside each property, so
+        that rows it cannot know pull less. The variance is used in training alone. Both choose the number of
+        passes by Huber's loss on the validation rows: what is shipped is the mean.
+    target_weights : dict of target to float
+        How much a target counts in the loss, relative to the others; 1 where not given.
+    accumulate : int
+        Batches whose gradients make one step: as a batch so many times larger, in the memory of one. Batch
+        normalisation still sees one batch at a time.
+    ema : float
+        Decay per step of the exponential moving average of the weights that is judged and shipped, 0.99 for
+        about the last 100 steps; 0 is the last weights.
+    amp : bool
+        Compute convolutions in bfloat16 while training, on every device: it has the range of float32, so losses
+        need no scaling as they do in float16. Weights, losses and predictions stay float32.
+    device : {"cpu", "cuda", "auto"}
+        Where to train; `auto` is a CUDA device where there is one. Two devices give slightly different weights.
+    tensorboard : bool
+        Write losses and learning rates for TensorBoard, into the folder `tensorboard` of the checkpoint.
+    init_weights : Path, optional
+        ImageNet weights to start the backbone from, see `load_pretrained`: `.pth` or `.safetensors`, relative to
+        this file. The number of passes is found anew; a smaller `learning_rate` is usual.
     """
 
     network: Literal["resnet18", "hrnet_w18", "hrnet_w32"] = "resnet18"
     width: int = Field(default=16, ge=1, le=256)
-    epochs: int = Field(default=40, ge=1)
+    epochs: int = Field(default=40, ge=0)
     patience: int = Field(default=10, ge=1)
     validations: int = Field(default=1, ge=1, le=6)
     batch_rows: int = Field(default=32, ge=2)
@@ -74,6 +100,14 @@ class FitConfig(StrictModel):
     brightness: float = Field(default=0.02, ge=0, lt=1)
     contrast: float = Field(default=0.05, ge=0, lt=1)
     threads: int = Field(default=1, ge=1)
+    loss: Literal["huber", "gaussian"] = "huber"
+    target_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    accumulate: int = Field(default=1, ge=1)
+    ema: float = Field(default=0.0, ge=0, lt=1)
+    amp: bool = False
+    device: Literal["cpu", "cuda", "auto"] = "cpu"
+    tensorboard: bool = False
+    init_weights: Path | None = None
 
 
 class SplitConfig(StrictModel):
@@ -153,6 +187,11 @@ class TrainConfig(StrictModel):
         Rule that finds the core, as in `RunSettings`.
     qc : dict of target to Range
         Credible readings of this data.
+    depth_model : bool
+        Rows get their values from a depth model over their own and their neighbours' colours, and an interval each;
+        the network then tells how the tiles of a row differ.
+    logarithmic : tuple of str
+        Targets that span decades: baselines and the depth model learn their logarithm, and all are scored on it.
     labels : {"footprint", "interpolate"}
         A row's label is what the footprints of readings say that cover it. `interpolate` also labels rows between
         two readings, on the straight line between them; such labels are learned from, never scored.
@@ -173,6 +212,8 @@ class TrainConfig(StrictModel):
     fit: FitConfig = FitConfig()
     split: SplitConfig = SplitConfig()
     qc: dict[str, Range] = Field(default_factory=dict)
+    depth_model: bool = False
+    logarithmic: tuple[str, ...] = ()
     labels: Literal["footprint", "interpolate"] = "footprint"
     interpolate_cm: float | None = Field(default=None, gt=0)
 
@@ -180,9 +221,19 @@ class TrainConfig(StrictModel):
     def _one_source(self) -> Self:
         if bool(self.data) == (self.synthetic is not None):
             raise ValueError("give either data or synthetic")
-        strangers = set(self.qc) - set(self.targets)
-        if strangers:
-            raise ValueError(f"qc names {sorted(strangers)}, which are not targets")
+        tables = (
+            ("qc", self.qc),
+            ("fit.target_weights", self.fit.target_weights),
+            ("logarithmic", self.logarithmic),
+        )
+        for table, names in tables:
+            strangers = set(names) - set(self.targets)
+            if strangers:
+                raise ValueError(f"{table} names {sorted(strangers)}, which are not targets")
+        if self.logarithmic and not self.depth_model:
+            raise ValueError(
+                "logarithmic needs depth_model = true: the network learns properties as they average"
+            )
         return self
 
     @model_validator(mode="after")
@@ -191,6 +242,63 @@ class TrainConfig(StrictModel):
             raise ValueError('labels = "interpolate" and interpolate_cm go together')
         return self
 
+    def logarithmic_flags(self) -> npt.NDArray[np.bool_]:
+        """Tell which targets are learned and scored as logarithms, bool [T]."""
+        return np.array([name in self.logarithmic for name in self.targets])
+
     def run_settings(self) -> RunSettings:
         """Return settings under which a run cuts the same tiles."""
         return RunSettings(roi=self.roi, interval_cm=self.tile.tile_cm, threads=self.fit.threads)
+
+
+class InputLog(StrictModel):
+    """A table along depth: its file, its column of depths in cm, and the columns that are inputs."""
+
+    file: Path
+    depth: str
+    columns: tuple[str, ...] = Field(min_length=1)
+
+
+class CoreLogs(StrictModel):
+    """One core: its name, the sensor log with the properties, and the logs that they are predicted from."""
+
+    name: str
+    log: Path
+    inputs: tuple[InputLog, ...] = Field(min_length=1)
+
+
+class LogsConfig(StrictModel):
+    """`lithostream train logs CONFIG.toml`: properties from logs of colour, CT and the like, cross-validated.
+
+    Attributes
+    ----------
+    name, description : str
+    targets, qc, logarithmic
+        As in `TrainConfig`.
+    row_cm : float
+        Height of a row; depths of all logs of a core are on one scale, from 0.
+    root : Path
+        Folder that paths start at, relative to this file.
+    cores : tuple of CoreLogs
+        With the same input columns in each.
+    """
+
+    name: str
+    description: str
+    targets: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_known_targets)]
+    logarithmic: tuple[str, ...] = ()
+    qc: dict[str, Range] = Field(default_factory=dict)
+    row_cm: float = Field(default=1.0, gt=0)
+    root: Path = Path()
+    split: SplitConfig = SplitConfig()
+    cores: tuple[CoreLogs, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _one_set_of_inputs(self) -> Self:
+        inputs = {tuple(name for one in core.inputs for name in one.columns) for core in self.cores}
+        if len(inputs) > 1:
+            raise ValueError("the cores differ in their input columns")
+        strangers = {*self.qc, *self.logarithmic} - set(self.targets)
+        if strangers:
+            raise ValueError(f"qc or logarithmic names {sorted(strangers)}, which are not targets")
+        return self

@@ -17,12 +17,15 @@ from lithostream.engine.io.mscl import read_log
 from lithostream.training.baselines import BASELINES
 from lithostream.training.checkpoint import DataFile
 from lithostream.training.config import SplitConfig, TrainConfig
-from lithostream.training.crossval import MODEL, OutOfFold, baseline_folds
+from lithostream.training.data.profile import in_profile, on_scale
 from lithostream.training.data.sources import data_hashes, labelled_sections
 from lithostream.training.data.splits import cores, depth_blocks
 from lithostream.training.data.tiles import TileSet, build_tiles
-from lithostream.training.metrics import Interval, Scores, interval, score, unseen_interval
-from lithostream.training.plots import write_plots
+from lithostream.training.depth import predict_profile
+from lithostream.training.metrics import Interval, Scores, interval, score, unseen_half_widths
+from lithostream.training.out_of_fold import OutOfFold, baseline_folds
+from lithostream.training.plots import RowValues, write_plots
+from lithostream.training.report import MODEL
 from lithostream.training.tables import core_table, evaluation_table
 
 Floats = npt.NDArray[np.float64]
@@ -38,14 +41,13 @@ class SplitEvaluation(StrictModel):
 
 
 class TargetEvaluation(StrictModel):
-    """One property on one data set.
+    """One property on one data set; of its natural logarithm where the bundle learned that.
 
     Attributes
     ----------
     scores : dict of model name to Scores
         The bundle as it is; baselines fitted to these data, out of fold over depth blocks.
-    half_width_90, coverage_90 : float
-        The bundle's interval, and the share of readings inside it.
+    logarithmic : bool
     intervals : dict of model name to Interval
         The bundle's stated one; the baselines' own, each fold of depth blocks judged by the others.
     splits : dict of split kind to SplitEvaluation
@@ -55,8 +57,7 @@ class TargetEvaluation(StrictModel):
     """
 
     scores: dict[str, Scores]
-    half_width_90: float
-    coverage_90: float
+    logarithmic: bool
     intervals: dict[str, Interval]
     splits: dict[str, SplitEvaluation]
     cores: dict[str, Scores]
@@ -119,18 +120,17 @@ def evaluate(
     tiles = build_tiles(
         sections, _measured(bundle, sections), bundle.manifest.input, config.run_settings(), config.qc
     )
-    found, outside = _predict_rows(bundle, sections, tiles, config.run_settings())
+    found = _predict_rows(bundle, sections, tiles, config.run_settings())
     known = {file.sha256 for file in trained.data}
     result = Evaluation(
         bundle=bundle.manifest.name,
         seen_in_training=tuple(sorted(n for n, sha in data_hashes(sections).items() if sha in known)),
         rows=len(tiles.labels),
-        out_of_domain_share=float(outside.mean()),
-        targets=_evaluate_targets(bundle, tiles, found),
+        out_of_domain_share=float(found.outside.mean()),
+        targets=_evaluate_targets(tiles, found, config),
     )
     if out is not None:
-        half_widths = {name: one.half_width_90 for name, one in result.targets.items()}
-        _write(out, result, lambda folder: write_plots(folder, tiles, found, half_widths, outside))
+        _write(out, result, lambda folder: write_plots(folder, tiles, found))
     _print(result, console)
     return result
 
@@ -163,35 +163,47 @@ def _measured(bundle: Bundle, sections: list[Section]) -> tuple[str, ...]:
 
 def _predict_rows(
     bundle: Bundle, sections: list[Section], tiles: TileSet, settings: RunSettings
-) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """Row means of the measured targets as a run gives them, float64 [R, T], and rows it would flag, bool [R]."""
+) -> RowValues:
+    """Values of the measured targets in the labelled rows as a run gives them."""
     domain = bundle.manifest.domain
     session = open_session(bundle, batch=settings.batch, threads=settings.threads)
     parts = [session.infer(batch) for batch in tiles.batches(settings.batch)]
     properties, distance = (np.concatenate(part) for part in zip(*parts, strict=True))
     far = tiles.row_mean((distance > domain.distance_limit)[:, None].astype(np.float64))[:, 0] > 0.5
     strange = np.array([not domain.admits(one.scanner, one.px_per_cm) for one in sections])
+    outside = far | strange[tiles.section]
     columns = [bundle.targets.index(name) for name in tiles.targets]
-    return tiles.row_mean(properties[:, columns]), far | strange[tiles.section]
+    if bundle.depth_model is None:
+        half = np.array([bundle.manifest.outputs[column].half_width_90 for column in columns])
+        value = tiles.row_mean(properties[:, columns])
+        return RowValues(value, value - half, value + half, outside)
+    at = in_profile(tiles)
+    rows = predict_profile(bundle.depth_model, tiles.profile)
+    value, low, high = (part[at][:, columns] for part in (rows.value, rows.low, rows.high))
+    return RowValues(value, low, high, outside | (rows.distance[at] > bundle.depth_model.distance_limit))
 
 
-def _evaluate_targets(bundle: Bundle, tiles: TileSet, found: Floats) -> dict[str, TargetEvaluation]:
-    half_widths = {output.name: output.half_width_90 for output in bundle.manifest.outputs}
-    runs = {split: [baseline_folds(tiles, split, seed) for seed in split.seeds] for split in _splits(tiles)}
+def _evaluate_targets(tiles: TileSet, found: RowValues, config: TrainConfig) -> dict[str, TargetEvaluation]:
+    logarithmic = np.array([name in config.logarithmic for name in tiles.targets])
+    readings = on_scale(tiles.measured, logarithmic)
+    value, low, high = (on_scale(part, logarithmic) for part in (found.value, found.low, found.high))
+    runs = {
+        split: [baseline_folds(tiles, split, seed, logarithmic) for seed in split.seeds]
+        for split in _splits(tiles)
+    }
     result = {}
     for column, name in enumerate(tiles.targets):
-        reading = tiles.measured[:, column]
-        ours = interval(found[:, column] - reading, half_widths[name])
+        reading = readings[:, column]
+        ours = interval(value[:, column] - reading, 0.5 * (high - low)[:, column])
         splits: dict[str, SplitEvaluation] = {
             split.kind: _baseline_scores(parts, split, column, reading) for split, parts in runs.items()
         }
         result[name] = TargetEvaluation(
-            scores={MODEL: score(found[:, column], reading)} | splits["block"].scores,
-            half_width_90=half_widths[name],
-            coverage_90=ours.coverage,
+            scores={MODEL: score(value[:, column], reading)} | splits["block"].scores,
+            logarithmic=bool(logarithmic[column]),
             intervals={MODEL: ours} | splits["block"].intervals,
             splits=splits,
-            cores=_core_scores(tiles, found[:, column], reading),
+            cores=_core_scores(tiles, value[:, column], reading),
         )
     return result
 
@@ -215,8 +227,9 @@ def _baseline_scores(
     for name in BASELINES:
         values = [run.found[name][:, column] for run in runs]
         scores[name] = Scores.mean([score(value, reading) for value in values])
+        gaps = [(value - reading, run.fold) for value, run in zip(values, runs, strict=True)]
         intervals[name] = Interval.mean(
-            [unseen_interval(value - reading, run.fold) for value, run in zip(values, runs, strict=True)]
+            [interval(gap, unseen_half_widths(gap, np.ones(len(gap)), fold)) for gap, fold in gaps]
         )
     return SplitEvaluation(described=split.describe(), leaky=split.leaky, scores=scores, intervals=intervals)
 
@@ -251,10 +264,11 @@ def _print(result: Evaluation, console: Console) -> None:
                     {MODEL: one.scores[MODEL]} | split.scores,
                     {MODEL: one.intervals[MODEL]} | split.intervals,
                     split.described,
+                    logarithmic=one.logarithmic,
                 )
             )
         if len(one.cores) > 1:
-            console.print(core_table(target, one.cores))
+            console.print(core_table(target, one.cores, logarithmic=one.logarithmic))
     console.print(f"{100 * result.out_of_domain_share:.0f} % of the rows lie outside the bundle's domain")
     if result.seen_in_training:
         console.print(

@@ -31,7 +31,7 @@ class Scores(StrictModel):
 
 
 class Interval(StrictModel):
-    """A 90 % interval of constant half width: share of readings inside, and mean interval score; unit of the property."""
+    """A 90 % interval: mean half width, share of readings inside, and mean interval score; unit of the property."""
 
     half_width: float
     coverage: float
@@ -113,11 +113,10 @@ def interval(residuals: Floats, half_widths: Floats | float) -> Interval:
     )
 
 
-def unseen_interval(residuals: Floats, fold: Ints) -> Interval:
-    """Judge each fold's residuals [R] by the half width that the other folds [R] give."""
-    known = np.isfinite(residuals)
-    residuals, fold = residuals[known], fold[known]
-    width = np.zeros(len(residuals))
+def unseen_half_widths(residuals: Floats, spread: Floats, fold: Ints) -> Floats:
+    """Half widths [R] in proportion to a spread [R] that cover 90 % of the residuals [R] of the other folds [R]."""
+    scaled = residuals / spread
+    width = np.full(len(residuals), np.nan)
     for k in np.unique(fold):
-        width[fold == k] = half_width(residuals[fold != k])
-    return interval(residuals, width)
+        width[fold == k] = half_width(scaled[fold != k])
+    return width * spread

@@ -80,11 +80,10 @@ def _intervals(result: SectionResult, bundle: Bundle) -> Columns:
         "underdetermined": found.underdetermined,
     }
     for place, output in enumerate(bundle.manifest.outputs):
-        mean = found.mean[:, place]
         measured = found.measured.get(output.name)
-        columns[output.name] = mean
-        columns[f"{output.name}_low"] = mean - output.half_width_90
-        columns[f"{output.name}_high"] = mean + output.half_width_90
+        columns[output.name] = found.mean[:, place]
+        columns[f"{output.name}_low"] = found.low[:, place]
+        columns[f"{output.name}_high"] = found.high[:, place]
         columns[f"{output.name}_std"] = found.std[:, place]
         columns[f"{output.name}_measured"] = measured.value if measured else np.full(count, np.nan)
     for place, mineral in enumerate(bundle.manifest.minerals):

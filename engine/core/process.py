@@ -1,7 +1,7 @@
 """One section from image to tables: the stages in the order the data flows."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +12,16 @@ from lithostream.engine.core.aggregate import overlap, segments_to_intervals, ti
 from lithostream.engine.core.grid import Grid
 from lithostream.engine.core.join import join
 from lithostream.engine.core.minerals import Endmembers
+from lithostream.engine.core.planes import open_planes
 from lithostream.engine.core.pooling import WindowSegments, pool
 from lithostream.engine.core.results import IntervalResult, SectionResult, TileResult
+from lithostream.engine.core.rows import correct_rows, tile_colour
 from lithostream.engine.core.section import Section
 from lithostream.engine.core.unmix import MIXING_LAW_STD, MineralFlag, MineralResult, unmix_properties
 from lithostream.engine.core.windows import (
     Window,
     WindowTiles,
+    count_uncovered,
     open_section,
     section_grid,
     window_tiles,
@@ -26,6 +29,7 @@ from lithostream.engine.core.windows import (
 )
 from lithostream.engine.inference import Session
 from lithostream.engine.io.mscl import SensorLog, read_log
+from lithostream.engine.io.planes import PlaneImage
 
 # A weak prior on each volume fraction, of standard deviation 0.3 around an even mixture: it decides only what
 # the properties leave open, which `width_pct` states.
@@ -33,6 +37,7 @@ PRIOR_RIDGE = 0.3**-2
 NORMAL_90 = 1.6449  # half width of the central 90 % of a normal distribution, in standard deviations
 PREVIEW_PX_PER_CM = 20.0  # enough for a 2x figure of a metre of core
 
+Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 
@@ -42,8 +47,10 @@ class _Collector:
     def __init__(self, grid: Grid) -> None:
         self.step = max(1, round(grid.px_per_cm / PREVIEW_PX_PER_CM))
         self.tiles: list[tuple[WindowTiles, npt.NDArray[np.float32], npt.NDArray[np.float32], Bools]] = []
+        self.colour: list[Floats] = []
         self.segments: list[WindowSegments] = []
         self.core_px: list[npt.NDArray[np.int64]] = []
+        self.uncovered = 0
         self.preview: list[npt.NDArray[np.uint8]] = []
         self.preview_mask: list[Bools] = []
 
@@ -83,18 +90,22 @@ def process_section(
     log = read_log(section.log, section.section) if section.log else None
     source = open_section(section)
     grid = section_grid(section, source, bundle.manifest.input, settings)
+    planes = open_planes(section, bundle.manifest.input)
     known_instrument = bundle.manifest.domain.admits(section.scanner, section.px_per_cm)
     kept = _Collector(grid)
     for window in windows(source, grid, settings, section.core_cm):
-        found = window_tiles(window, grid, bundle.manifest.input, settings)
+        found = window_tiles(window, grid, bundle.manifest.input, settings, planes)
         properties, distance = session.infer(found.pixels)
         outside = (distance > bundle.manifest.domain.distance_limit) | (not known_instrument)
         kept.tiles.append((found, properties, distance, outside))
+        kept.colour.append(tile_colour(found.pixels))
         values = np.concatenate([properties, outside[:, None].astype(np.float32)], axis=1)
         kept.segments.append(pool(window, grid, found, values, settings))
         kept.look(window)
+        kept.uncovered += count_uncovered(window, grid, settings, found)
         on_rows(window.row_px + len(window.rgb), grid.height_px)
     notes = section.notes + tuple(source.conversions) + (_log_notes(log) if log else ())
+    notes += _plane_notes(planes, kept.uncovered)
     return _finish(section, grid, bundle, endmembers, kept, log, known_instrument, notes)
 
 
@@ -110,20 +121,30 @@ def _finish(
 ) -> SectionResult:
     tiles = _stack_tiles(kept)
     segments = _stack_segments(kept.segments)
+    half_widths = np.array([output.half_width_90 for output in bundle.manifest.outputs])
+    above = np.broadcast_to(half_widths, tiles.properties.shape)
+    below = -above
+    if bundle.depth_model is not None:
+        colour = np.concatenate(kept.colour)
+        tiles, segments, below, above = correct_rows(bundle.depth_model, grid, tiles, colour, segments)
     values, share_outside = segments.values[:, :-1], segments.values[:, -1]
     outside = (share_outside > 0.5) | (not known_instrument)
     usable = np.where(outside[:, None], np.nan, values)
+    unknown = np.full(len(usable), np.nan)
+    found = dict(zip(bundle.targets, usable.T, strict=True))
     minerals = unmix_properties(
-        dict(zip(bundle.targets, usable.T, strict=True)),
+        # Counts of elements follow no mixing law.
+        {name: found.get(name, unknown) for name in MIXING_LAW_STD},
         endmembers,
         bundle.manifest.regime,
         std={
             output.name: math.hypot(output.half_width_90 / NORMAL_90, MIXING_LAW_STD[output.name])
             for output in bundle.manifest.outputs
+            if output.name in MIXING_LAW_STD
         },
         ridge=PRIOR_RIDGE,
     )
-    intervals = _intervals(grid, bundle, kept, tiles, segments, minerals, log, known_instrument)
+    intervals = _intervals(grid, kept, tiles, below, above, segments, minerals, log, known_instrument)
     return SectionResult(
         section,
         grid,
@@ -163,9 +184,10 @@ def _stack_segments(parts: list[WindowSegments]) -> WindowSegments:
 
 def _intervals(
     grid: Grid,
-    bundle: Bundle,
     kept: _Collector,
     tiles: TileResult,
+    below: Floats,
+    above: Floats,
     segments: WindowSegments,
     minerals: MineralResult,
     log: SensorLog | None,
@@ -173,7 +195,7 @@ def _intervals(
 ) -> IntervalResult:
     edges = grid.interval_rows
     count = len(edges) - 1
-    values = np.concatenate([tiles.properties, tiles.out_of_domain[:, None]], axis=1)
+    values = np.concatenate([tiles.properties, below, above, tiles.out_of_domain[:, None]], axis=1)
     means = tiles_to_intervals(overlap(grid), grid, tiles.row, tiles.core_fraction, values)
     outside = (np.nan_to_num(means.mean[:, -1]) > 0.5) | (not known_instrument)
     mineral_values = np.concatenate(
@@ -188,6 +210,7 @@ def _intervals(
     )
     pooled = segments_to_intervals(segments.interval_pixels, mineral_values, count)
     pooled[outside | (means.tiles == 0)] = np.nan
+    mean, under, over = np.split(means.mean[:, :-1], 3, axis=1)
     shares = minerals.volume_pct.shape[1]
     core_px = np.add.reduceat(np.concatenate(kept.core_px), edges[:-1])
     top, base = grid.depth_cm(edges[:-1]), grid.depth_cm(edges[1:])
@@ -195,8 +218,10 @@ def _intervals(
     return IntervalResult(
         core_px / (np.diff(edges) * grid.width_px),
         means.tiles,
-        means.mean[:, :-1],
-        means.std[:, :-1],
+        mean,
+        mean + under,
+        mean + over,
+        means.std[:, : mean.shape[1]],
         pooled[:, :shares],
         pooled[:, shares : 2 * shares],
         pooled[:, 2 * shares : 3 * shares],
@@ -205,6 +230,17 @@ def _intervals(
         means.tiles == 0,
         np.nan_to_num(pooled[:, -1]) > 0,
         measured,
+    )
+
+
+def _plane_notes(planes: Sequence[PlaneImage], uncovered: int) -> tuple[str, ...]:
+    notes = tuple(note for image in planes for note in image.notes)
+    if not uncovered:
+        return notes
+    names = ", ".join(image.plane.name for image in planes)
+    return (
+        *notes,
+        f"{uncovered} tiles of core not predicted: not covered by every plane the model takes ({names})",
     )
 
 

@@ -45,7 +45,8 @@ class IntervalResult:
     ----------
     core_fraction : float64 [I]
     tile_count : int32 [I]
-    mean, std : float64 [I, T]
+    mean, low, high, std : float64 [I, T]
+        Value, its 90 % interval, and spread between tiles.
     volume_pct, dry_weight_pct, width_pct : float64 [I, E]
         Abundances, and the range of the volume share over all answers that fit equally well.
     residual : float64 [I]
@@ -56,6 +57,8 @@ class IntervalResult:
     core_fraction: Floats
     tile_count: npt.NDArray[np.int32]
     mean: Floats
+    low: Floats
+    high: Floats
     std: Floats
     volume_pct: Floats
     dry_weight_pct: Floats

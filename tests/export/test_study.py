@@ -14,9 +14,9 @@ from lithostream.engine.core.synthetic import generate, write
 from lithostream.engine.errors import ConfigError
 from lithostream.training.checkpoint import load_checkpoint
 from lithostream.training.config import SyntheticConfig
-from lithostream.training.crossval import MODEL
 from lithostream.training.demo_data import write_cores
 from lithostream.training.evaluate import evaluate
+from lithostream.training.report import MODEL
 from lithostream.training.study import train_properties
 
 

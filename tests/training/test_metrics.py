@@ -7,10 +7,11 @@ from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_err
 
 from lithostream.training.metrics import (
     half_width,
+    interval,
     interval_score,
     paired_difference,
     score,
-    unseen_interval,
+    unseen_half_widths,
 )
 
 
@@ -42,13 +43,17 @@ def test_half_width_is_the_corrected_order_statistic() -> None:
 
 def test_unseen_intervals_judge_a_fold_by_the_others(rng: np.random.Generator) -> None:
     residuals, fold = rng.normal(size=4000), np.arange(4000) % 4
-    found = unseen_interval(np.append(residuals, np.nan), np.append(fold, 0))
+    holed, folds = np.append(residuals, np.nan), np.append(fold, 0)
+    found = interval(holed, unseen_half_widths(holed, np.ones(len(holed)), folds))
     assert found.coverage == pytest.approx(0.9, abs=0.015)
     assert found.half_width == pytest.approx(1.645, abs=0.06)
     assert found.score == pytest.approx(4.125, abs=0.15)  # 2 phi(1.645) / 0.05 for the normal law
     residuals[fold == 0] *= 100
-    spread = unseen_interval(residuals, fold)
+    spread = interval(residuals, unseen_half_widths(residuals, np.ones(len(fold)), fold))
     assert spread.coverage < 0.85 and spread.score > 100
+    known = np.where(fold == 0, 100.0, 1.0)
+    told = interval(residuals, unseen_half_widths(residuals, known, fold))
+    assert told.coverage == pytest.approx(0.9, abs=0.015) and told.score < spread.score
 
 
 def test_interval_score_is_width_plus_twenty_times_the_miss() -> None:

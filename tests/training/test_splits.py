@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from lithostream.engine.core.section import Section
 from lithostream.engine.errors import ConfigError
 from lithostream.training.config import SplitConfig
+from lithostream.training.data.profile import Profile
 from lithostream.training.data.splits import (
     assign_folds,
     away_from,
@@ -44,6 +45,8 @@ def rows_only(
         section=section,
         top_cm=top,
         base_cm=top + height,
+        place=np.arange(count),
+        profile=Profile(section, np.arange(count), np.zeros((count, 3))),
     )
 
 
@@ -222,17 +225,22 @@ def test_too_few_blocks_for_the_folds_is_an_error() -> None:
 @pytest.mark.parametrize(("kind", "leaky"), [("block", False), ("core", False), ("random", True)])
 def test_a_report_says_whether_its_split_leaks(core_tiles: TileSet, kind: str, leaky: bool) -> None:
     pytest.importorskip("torch", reason="training needs the extra 'train'")
-    from lithostream.training.crossval import MODEL, baseline_folds, report_target
+    from lithostream.training.out_of_fold import baseline_folds
+    from lithostream.training.report import MODEL, report_target
 
     twins = replace(core_tiles, sections=(core_tiles.sections[0], replace(PLAIN, name="twin")))
     half = np.arange(len(twins.labels)) % 2
     tiles = replace(twins, section=half)  # two cores, by name only
     split = SplitConfig.model_validate({"kind": kind, "folds": 2})
-    run = baseline_folds(tiles, split, 0)
+    linear = np.zeros(len(tiles.targets), np.bool_)
+    run = baseline_folds(tiles, split, 0, linear)
     run.found[MODEL] = run.found["ridge"]
-    report = report_target(tiles, 0, [run], leaky=split.leaky)
+    report = report_target(tiles, 0, [run], linear, leaky=split.leaky)
     assert report.leaky is leaky
     assert report.scores["ridge"].rows == np.isfinite(tiles.labels[:, 0]).sum()
     drawn = np.arange(len(half)) % 3 == 0
     unread = replace(tiles, interpolated=np.broadcast_to(drawn[:, None], tiles.labels.shape))
-    assert report_target(unread, 0, [run]).scores["ridge"].rows == np.isfinite(tiles.labels[~drawn, 0]).sum()
+    assert (
+        report_target(unread, 0, [run], linear).scores["ridge"].rows
+        == np.isfinite(tiles.labels[~drawn, 0]).sum()
+    )

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from lithostream.engine.core.section import Section
 from lithostream.engine.errors import ConfigError
 from lithostream.training.config import SplitConfig
-from lithostream.training.data.tiles import TileSet
+from lithostream.training.data.profile import Rows
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -17,14 +17,14 @@ Ints = npt.NDArray[np.int64]
 VALIDATION_PARTS = 6  # one part in so many of the training blocks decides when to stop
 
 
-def held_out_parts(tiles: TileSet, split: SplitConfig) -> Ints:
+def held_out_parts(tiles: Rows, split: SplitConfig) -> Ints:
     """Part of each row that is held out whole under a split, int64 [R], numbered from 0."""
     if split.kind == "block":
         return depth_blocks(tiles, split.block_cm)
     return cores(tiles) if split.kind == "core" else np.arange(len(tiles.labels))
 
 
-def validation_parts(tiles: TileSet, split: SplitConfig, allowed: Bools) -> Ints:
+def validation_parts(tiles: Rows, split: SplitConfig, allowed: Bools) -> Ints:
     """Part of each row that is set aside whole while fitting to the `allowed` rows [R], int64 [R].
 
     As `held_out_parts`; within a single core these are depth blocks.
@@ -35,12 +35,12 @@ def validation_parts(tiles: TileSet, split: SplitConfig, allowed: Bools) -> Ints
     return parts
 
 
-def cores(tiles: TileSet) -> Ints:
+def cores(tiles: Rows) -> Ints:
     """Core of each row, int64 [R], numbered from 0: hole and core, or the section where neither is known."""
     return _numbers([_core(section) for section in tiles.sections])[tiles.section]
 
 
-def depth_blocks(tiles: TileSet, block_cm: float) -> Ints:
+def depth_blocks(tiles: Rows, block_cm: float) -> Ints:
     """Block of each row, int64 [R], numbered from 0: stretches of `block_cm` of one section."""
     section = _numbers([_identity(section) for section in tiles.sections])[tiles.section]
     slot = np.floor(0.5 * (tiles.top_cm + tiles.base_cm) / block_cm).astype(np.int64)
@@ -67,7 +67,7 @@ def assign_folds(part: Ints, folds: int, seed: int) -> Ints:
     return dealt[position.ravel()]
 
 
-def away_from(tiles: TileSet, held: Bools, buffer_cm: float) -> Bools:
+def away_from(tiles: Rows, held: Bools, buffer_cm: float) -> Bools:
     """Rows that may be trained on: not `held` [R], and at least `buffer_cm` from each held row.
 
     Distances are taken within a section, which may have been scanned more than once, and along the hole where
@@ -85,7 +85,7 @@ def away_from(tiles: TileSet, held: Bools, buffer_cm: float) -> Bools:
 
 
 def validation_splits(
-    tiles: TileSet, allowed: Bools, part: Ints, buffer_cm: float, count: int, seed: int
+    tiles: Rows, allowed: Bools, part: Ints, buffer_cm: float, count: int, seed: int
 ) -> list[tuple[Bools, Bools]]:
     """Split the `allowed` rows, `count` times, into those to fit and those that decide when to stop.
 
@@ -106,7 +106,7 @@ def validation_splits(
     return [(allowed & away_from(tiles, validation, buffer_cm), validation) for validation in held]
 
 
-def check_measured(tiles: TileSet, rows: Bools) -> None:
+def check_measured(tiles: Rows, rows: Bools) -> None:
     """Refuse training rows [R] without any label of a target.
 
     Raises

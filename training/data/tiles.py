@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from lithostream.engine.bundle import TileInput
 from lithostream.engine.config import RunSettings
+from lithostream.engine.core.planes import open_planes
+from lithostream.engine.core.rows import row_means, tile_colour
 from lithostream.engine.core.section import Section
 from lithostream.engine.core.windows import open_section, section_grid, window_tiles, windows
 from lithostream.engine.errors import ConfigError
@@ -18,6 +20,7 @@ from lithostream.engine.io.mscl import read_log
 from lithostream.training.config import Range
 from lithostream.training.data.cache import Append, Arrays, cache_folder, cache_key, release, stored_tiles
 from lithostream.training.data.labels import Labels, row_labels
+from lithostream.training.data.profile import Profile
 
 # Never change a result, so tiles cut under other values are as good.
 SPEED_ONLY = {"slab_rows", "batch", "threads"}
@@ -38,9 +41,10 @@ class TileSet:
     ----------
     targets : tuple of str [T]
     sections : tuple of Section
-    pixels : uint8 [M, S, S, 3]
-        Read-only, and on disk where it comes from `build_tiles`: read through `gather` or `batches`.
-    moments : float64 [M, 2, 3]
+    pixels : uint8 [M, S, S, C]
+        Red, green, blue, then the planes of the tile input. Read-only, and on disk where it comes from
+        `build_tiles`: read through `gather` or `batches`.
+    moments : float64 [M, 2, C]
         Mean over a tile of each channel, and of its square.
     tile : int64 [N]
         Place of each tile in `pixels` and `moments`.
@@ -56,6 +60,10 @@ class TileSet:
         Index into `sections`.
     top_cm, base_cm : float64 [R]
         Section offsets.
+    place : int64 [R]
+        Number of the row in its section, from 0.
+    profile : Profile
+        Colour of all rows with core of these sections, whether labelled or not; shared by parts of the set.
     """
 
     targets: tuple[str, ...]
@@ -70,6 +78,8 @@ class TileSet:
     section: Ints
     top_cm: Floats
     base_cm: Floats
+    place: Ints
+    profile: Profile
 
     @property
     def measured(self) -> Floats:
@@ -77,29 +87,27 @@ class TileSet:
         return np.where(self.interpolated, np.nan, self.labels)
 
     def gather(self, which: Ints, out: Pixels | None = None) -> Pixels:
-        """Copy the tiles `which` [B] of this set, into `out` uint8 [B, S, S, 3] where it is given."""
+        """Copy the tiles `which` [B] of this set, into `out` uint8 [B, S, S, C] where it is given."""
         # Places are valid by construction; to clip spares NumPy a second copy of the output.
         found = np.take(np.asarray(self.pixels), self.tile[which], axis=0, out=out, mode="clip")
         release(self.pixels)
         return found
 
     def batches(self, size: int) -> Iterator[Pixels]:
-        """Copy all tiles in their order, `size` at a time: uint8 [size, S, S, 3]."""
+        """Copy all tiles in their order, `size` at a time: uint8 [size, S, S, C]."""
         for start in range(0, len(self.tile), size):
             yield self.gather(np.arange(start, min(start + size, len(self.tile))))
 
     def row_mean(self, values: npt.NDArray[np.floating]) -> Floats:
         """Mean of tile values [N, C] over each row, weighted by core area as in a run: float64 [R, C]."""
-        weight = np.bincount(self.row, self.core_fraction, minlength=len(self.labels))
-        sums = [np.bincount(self.row, self.core_fraction * v, minlength=len(weight)) for v in values.T]
-        return np.stack(sums, axis=1) / weight[:, None]
+        return row_means(values, self.row, self.core_fraction, len(self.labels))
 
     def mean_colour(self) -> Floats:
-        """Mean sRGB of each row's core tiles, float64 [R, 3]: what the baselines see."""
+        """Mean of each channel over each row's core tiles, float64 [R, C]: what the baselines see."""
         return self.row_mean(self.moments[self.tile, 0])
 
     def colour_scale(self) -> tuple[Floats, Floats]:
-        """Mean and standard deviation of each channel over all pixels, float64 [3] each."""
+        """Mean and standard deviation of each channel over all pixels, float64 [C] each."""
         mean, square = self.moments[self.tile].mean(axis=0)
         return mean, np.sqrt(np.maximum(square - mean**2, 0.0))
 
@@ -123,11 +131,12 @@ class TileSet:
             section=self.section[keep],
             top_cm=self.top_cm[keep],
             base_cm=self.base_cm[keep],
+            place=self.place[keep],
         )
 
 
 class _Rows(NamedTuple):
-    """The kept rows of one section, and what goes with their tiles; as in `TileSet`."""
+    """The kept rows of one section, what goes with their tiles, and the colour of all rows; as in `TileSet`."""
 
     moments: Floats
     row: Ints
@@ -137,11 +146,15 @@ class _Rows(NamedTuple):
     section: Ints
     top_cm: Floats
     base_cm: Floats
+    place: Ints
+    profile_section: Ints
+    profile_place: Ints
+    profile_colour: Floats
 
 
 def moments(pixels: Pixels) -> Floats:
-    """Mean over each tile [n, S, S, 3] of each channel and of its square, float64 [n, 2, 3]; exact sums."""
-    flat = pixels.reshape(len(pixels), pixels.shape[1] * pixels.shape[2], 3)
+    """Mean over each tile [n, S, S, C] of each channel and of its square, float64 [n, 2, C]; exact sums."""
+    flat = pixels.reshape(len(pixels), pixels.shape[1] * pixels.shape[2], pixels.shape[3])
     sums = flat.sum(axis=1, dtype=np.int64)
     squares = np.einsum("npc,npc->nc", flat, flat, dtype=np.int64)
     return np.stack([sums, squares], axis=1) / flat.shape[1]
@@ -159,8 +172,9 @@ def build_tiles(
 ) -> TileSet:
     """Cut and label the tiles of every section that has a log, or map those that were cut before.
 
-    Rows without a label, or that hold no core tile, are left out. Pixels go to disk window by window, so memory
-    holds one window and about 100 bytes per tile however large the images are.
+    Rows without a label, or that hold no core tile that every plane covers, are left out. Pixels go to disk window
+    by window, so memory holds one window, the planes of one section and about 100 bytes per tile however large the
+    images are.
 
     Parameters
     ----------
@@ -183,7 +197,7 @@ def build_tiles(
     StoppedError
         The disk is full.
     LithostreamError
-        An image or a log cannot be read.
+        An image, a plane or a log cannot be read, or a section lacks a plane.
     """
     key = cache_key(
         sections,
@@ -201,13 +215,17 @@ def build_tiles(
         parts = [_cut(section, index, tile, settings, label, append) for index, section in logged]
         return _joined(parts, targets)
 
-    stored = stored_tiles((cache or cache_folder()) / "tiles" / key, tile.size_px, fill)
+    shape = (tile.size_px, tile.size_px, tile.channels)
+    stored = stored_tiles((cache or cache_folder()) / "tiles" / key, shape, fill)
+    arrays = dict(stored.arrays)
+    profile = Profile(*(arrays.pop(f"profile_{name}") for name in Profile._fields))
     return TileSet(
         targets=targets,
         sections=tuple(sections),
         pixels=stored.pixels,
         tile=np.arange(len(stored.pixels)),
-        **stored.arrays,
+        profile=profile,
+        **arrays,
     )
 
 
@@ -226,14 +244,20 @@ def _cut(
     edges = grid.depth_cm(grid.tile_rows)
     labels = label(read_log(section.log, section.section), top_cm=edges[:-1], base_cm=edges[1:])
     wanted: Bools = np.any(np.isfinite(labels.value), axis=1)
-    found = [(np.zeros((0, 2, 3)), np.zeros(0, np.int64), np.zeros(0))]
+    planes = open_planes(section, tile)
+    found = [(np.zeros((0, 2, tile.channels)), np.zeros(0, np.int64), np.zeros(0))]
+    seen = [(np.zeros((0, tile.channels)), np.zeros(0, np.int64), np.zeros(0))]
     for window in windows(source, grid, settings, section.core_cm):
-        part = window_tiles(window, grid, tile, settings)
+        part = window_tiles(window, grid, tile, settings, planes)
         keep = wanted[part.row]
         pixels = part.pixels[keep]
         append(pixels)
         found.append((moments(pixels), part.row[keep], part.core_fraction[keep]))
+        seen.append((tile_colour(part.pixels), part.row, part.core_fraction))
     mean, row, fraction = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    channels, of_row, share = (np.concatenate(parts) for parts in zip(*seen, strict=True))
+    colour = row_means(channels, of_row, share, len(edges) - 1)
+    core = np.flatnonzero(np.isfinite(colour[:, 0]))
     kept, number = np.unique(row, return_inverse=True)
     return _Rows(
         mean,
@@ -244,6 +268,10 @@ def _cut(
         np.full(len(kept), index, np.int64),
         edges[:-1][kept],
         edges[1:][kept],
+        kept,
+        np.full(len(core), index, np.int64),
+        core,
+        colour[core],
     )
 
 
