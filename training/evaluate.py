@@ -22,7 +22,7 @@ from lithostream.training.data.sources import data_hashes, labelled_sections
 from lithostream.training.data.splits import cores, depth_blocks
 from lithostream.training.data.tiles import TileSet, build_tiles
 from lithostream.training.depth import predict_profile
-from lithostream.training.metrics import Interval, Scores, interval, score, unseen_half_widths
+from lithostream.training.metrics import Interval, Scores, interval, score, unseen_factors
 from lithostream.training.out_of_fold import OutOfFold, baseline_folds
 from lithostream.training.plots import RowValues, write_plots
 from lithostream.training.report import MODEL
@@ -229,7 +229,7 @@ def _baseline_scores(
         scores[name] = Scores.mean([score(value, reading) for value in values])
         gaps = [(value - reading, run.fold) for value, run in zip(values, runs, strict=True)]
         intervals[name] = Interval.mean(
-            [interval(gap, unseen_half_widths(gap, np.ones(len(gap)), fold)) for gap, fold in gaps]
+            [interval(gap, unseen_factors(gap, np.ones(len(gap)), fold)) for gap, fold in gaps]
         )
     return SplitEvaluation(described=split.describe(), leaky=split.leaky, scores=scores, intervals=intervals)
 

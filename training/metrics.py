@@ -113,10 +113,9 @@ def interval(residuals: Floats, half_widths: Floats | float) -> Interval:
     )
 
 
-def unseen_half_widths(residuals: Floats, spread: Floats, fold: Ints) -> Floats:
-    """Half widths [R] in proportion to a spread [R] that cover 90 % of the residuals [R] of the other folds [R]."""
-    scaled = residuals / spread
-    width = np.full(len(residuals), np.nan)
+def unseen_factors(residuals: Floats, spread: Floats, fold: Ints) -> Floats:
+    """Half widths [R] in units of a spread [R] that cover 90 % of the residuals [R] of the other folds [R]."""
+    scaled, factor = residuals / spread, np.full(len(residuals), np.nan)
     for k in np.unique(fold):
-        width[fold == k] = half_width(scaled[fold != k])
-    return width * spread
+        factor[fold == k] = half_width(scaled[fold != k])
+    return factor

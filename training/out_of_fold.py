@@ -71,14 +71,19 @@ def depth_folds(name: str, rows: Rows, split: SplitConfig, seed: int, logarithmi
     """Predict by depth models, filed under `name`."""
     fold, at = folds_of(rows, split, seed), in_profile(rows)
     found, spread = np.full((2, *rows.labels.shape), np.nan)
-    distance = np.full(len(rows.labels), np.nan)
+    distance, label_std = (
+        np.full(len(rows.labels), np.nan),
+        np.nanstd(on_scale(rows.labels, logarithmic), axis=0),
+    )
     for k in range(split.folds):
         held = fold == k
         allowed = away_from(rows, held, split.gap_cm)
         check_measured(rows, allowed)
         model = fit_depth_model(rows.profile, at[allowed], rows.labels[allowed], logarithmic)
         seen = predict_profile(model, rows.profile)
-        found[held], spread[held] = on_scale(seen.value[at[held]], logarithmic), seen.spread[at[held]]
+        found[held] = on_scale(seen.value[at[held]], logarithmic)
+        # In deviations of all labels: a fold that holds out the extremes would call itself the surest.
+        spread[held] = seen.spread[at[held]] / model.label_std * label_std
         distance[held] = seen.distance[at[held]]
     return OutOfFold(fold, {name: found}, {name: spread}, {name: distance})
 

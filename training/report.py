@@ -7,7 +7,6 @@ import numpy.typing as npt
 from pydantic import Field
 
 from lithostream.engine.config import StrictModel
-from lithostream.engine.core.depth_model import widened
 from lithostream.training.baselines import BASELINES
 from lithostream.training.data.profile import Rows, on_scale
 from lithostream.training.data.splits import cores
@@ -19,7 +18,7 @@ from lithostream.training.metrics import (
     interval,
     paired_difference,
     score,
-    unseen_half_widths,
+    unseen_factors,
 )
 from lithostream.training.out_of_fold import OutOfFold, spread_limit, unseen_spread
 
@@ -126,22 +125,19 @@ def report_target(
 def calibration(rows: Rows, runs: Sequence[OutOfFold], logarithmic: Bools) -> tuple[Floats, float]:
     """Interval factor [T] and distance limit of the depth model behind `MODEL`, from all held-out rows."""
     limit = spread_limit(np.concatenate([run.distance[MODEL] for run in runs]))
-    measured, std = on_scale(rows.measured, logarithmic), _label_std(rows, logarithmic)
-    scaled = [
-        (run.found[MODEL] - measured) / widened(run.spread[MODEL], run.distance[MODEL], limit, std)
-        for run in runs
-    ]
+    measured = on_scale(rows.measured, logarithmic)
+    scaled = [(run.found[MODEL] - measured) / run.spread[MODEL] for run in runs]
     return np.array([half_width(one) for one in np.concatenate(scaled).T]), limit
 
 
 def _half_widths(rows: Rows, run: OutOfFold, name: str, target: int, logarithmic: Bools) -> Floats:
     """Half width of a model's interval in each row [R], as the other folds support it."""
-    measured = on_scale(rows.measured, logarithmic)[:, target]
-    if name in run.spread:
-        spread = unseen_spread(run, name, _label_std(rows, logarithmic))[0][:, target]
-    else:
-        spread = np.ones(len(measured))
-    return unseen_half_widths(run.found[name][:, target] - measured, spread, run.fold)
+    residuals = run.found[name][:, target] - on_scale(rows.measured, logarithmic)[:, target]
+    if name not in run.spread:
+        return unseen_factors(residuals, np.ones(len(residuals)), run.fold)
+    # The factor is of rows that are not strange: what widens an interval must not narrow the others.
+    factor = unseen_factors(residuals, run.spread[name][:, target], run.fold)
+    return factor * unseen_spread(run, name, _label_std(rows, logarithmic))[0][:, target]
 
 
 def _half_width_in_units(rows: Rows, target: int, runs: Sequence[OutOfFold], logarithmic: bool) -> float:

@@ -20,7 +20,7 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 FILTER_REACH = 2.5  # standard deviations at which a filter is cut
-NOISE = 0.6  # spread that remains where all members agree, in standard deviations of the labels
+NOISE = 0.4  # spread that remains where all members agree, in standard deviations of the labels
 ROWS_AT_ONCE = 512
 RELATED = 1e-12  # squared distances below are rounding
 

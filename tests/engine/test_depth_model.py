@@ -85,7 +85,7 @@ def test_the_prediction_is_the_mean_of_members_and_their_spread(rng: np.random.G
             members.append(found)
     got = model.predict(colour, core)
     middle = np.mean(members, axis=0) * model.label_std + model.label_mean
-    spread = np.sqrt(0.36 + np.var(members, axis=0)) * model.label_std
+    spread = np.sqrt(0.16 + np.var(members, axis=0)) * model.label_std
     spread = widened(spread, got.distance, model.distance_limit, model.label_std)
     np.testing.assert_allclose(got.spread, spread)
     np.testing.assert_allclose(got.value[:, 0], middle[:, 0])

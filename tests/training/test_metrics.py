@@ -11,7 +11,7 @@ from lithostream.training.metrics import (
     interval_score,
     paired_difference,
     score,
-    unseen_half_widths,
+    unseen_factors,
 )
 
 
@@ -44,15 +44,15 @@ def test_half_width_is_the_corrected_order_statistic() -> None:
 def test_unseen_intervals_judge_a_fold_by_the_others(rng: np.random.Generator) -> None:
     residuals, fold = rng.normal(size=4000), np.arange(4000) % 4
     holed, folds = np.append(residuals, np.nan), np.append(fold, 0)
-    found = interval(holed, unseen_half_widths(holed, np.ones(len(holed)), folds))
+    found = interval(holed, unseen_factors(holed, np.ones(len(holed)), folds))
     assert found.coverage == pytest.approx(0.9, abs=0.015)
     assert found.half_width == pytest.approx(1.645, abs=0.06)
     assert found.score == pytest.approx(4.125, abs=0.15)  # 2 phi(1.645) / 0.05 for the normal law
     residuals[fold == 0] *= 100
-    spread = interval(residuals, unseen_half_widths(residuals, np.ones(len(fold)), fold))
+    spread = interval(residuals, unseen_factors(residuals, np.ones(len(fold)), fold))
     assert spread.coverage < 0.85 and spread.score > 100
     known = np.where(fold == 0, 100.0, 1.0)
-    told = interval(residuals, unseen_half_widths(residuals, known, fold))
+    told = interval(residuals, unseen_factors(residuals, known, fold) * known)
     assert told.coverage == pytest.approx(0.9, abs=0.015) and told.score < spread.score
 
 

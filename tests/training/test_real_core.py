@@ -48,10 +48,38 @@ def test_rows_are_labelled_from_the_log_and_never_in_foam(
         assert not inside.any()
 
 
+def test_rows_of_the_depth_model_beat_ridge_and_forest_on_unseen_blocks(manifest: Path) -> None:
+    pytest.importorskip("torch", reason="training needs the extra 'train'")
+    from lithostream.training.out_of_fold import baseline_folds, depth_folds
+    from lithostream.training.report import MODEL, report_target
+
+    config = load_toml(CONFIG, TrainConfig)
+    tiles = build_tiles(
+        labelled_sections([manifest]),
+        config.targets,
+        config.tile.as_input(),
+        config.run_settings(),
+        config.qc,
+    )
+    flags = config.logarithmic_flags()
+    runs = [
+        depth_folds(MODEL, tiles, config.split, seed, flags).joined(
+            baseline_folds(tiles, config.split, seed, flags)
+        )
+        for seed in range(20, 25)  # not those of the configuration
+    ]
+    for column in range(len(config.targets)):
+        report = report_target(tiles, column, runs, flags)
+        assert report.better_baseline is not None
+        assert report.r2_gain[report.better_baseline].mean > 0
+        assert report.intervals[MODEL].score < report.intervals[report.better_baseline].score
+        assert 0.85 <= report.coverage_90 <= 0.95
+
+
 @pytest.mark.skipif(
     "LITHOSTREAM_SLOW" not in os.environ, reason="takes minutes: set LITHOSTREAM_SLOW=1 to run"
 )
-def test_the_network_reaches_the_random_forest_out_of_fold(manifest: Path, tmp_path: Path) -> None:
+def test_a_trained_bundle_beats_both_baselines_out_of_fold(manifest: Path, tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="training needs the extra 'train'")
     from lithostream.export.bundle import export_bundle
     from lithostream.training.checkpoint import load_checkpoint
@@ -61,7 +89,8 @@ def test_the_network_reaches_the_random_forest_out_of_fold(manifest: Path, tmp_p
     _, record = load_checkpoint(tmp_path / "checkpoint")
     assert len(record.config.split.seeds) >= 5
     for target in ("density", "magnetic_susceptibility"):
-        low = record.metrics[target].r2_gain["random_forest"].low
+        report = record.metrics[target]
+        low = report.r2_gain[report.better_baseline or ""].low
         assert low is not None and low > 0, target
     bundle = export_bundle(tmp_path / "checkpoint", tmp_path / "bundle")
     run([manifest], bundle, tmp_path / "run", RunSettings(), lambda *_: None)
