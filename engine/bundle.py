@@ -1,127 +1,26 @@
-"""The model bundle: a folder whose manifest states what the model takes, gives, and may be used on."""
+"""The model bundle: a folder of a manifest, a network, golden cases and tables, proved whole before it is used."""
 
 import hashlib
 import os
-from dataclasses import dataclass
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import onnx
-import onnx.checker
-from google.protobuf.message import DecodeError
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    model_serializer,
-)
+from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors.numpy import load
 
 from lithostream.engine.core.depth_model import DepthModel
-from lithostream.engine.core.section import PlaneNames
 from lithostream.engine.core.targets import TARGETS
 from lithostream.engine.errors import BundleError
+from lithostream.engine.graph_check import check_graph, check_signature
+from lithostream.engine.manifest import SCHEMA_VERSION, AnyVersion, Manifest, Precision
 
-SCHEMA_VERSION = 1
 MANIFEST = "bundle.json"
 MAX_MODEL_BYTES = 1 << 30  # a property network is a few MB; a GiB is a hostile or foreign file
-UNSPECIFIED = "unspecified"  # the scanner of a section that names none
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Domain(_Strict):
-    """What the model may be used on.
-
-    Attributes
-    ----------
-    description : str
-        One sentence for a person.
-    scanners : tuple of str
-        Instruments whose images it was trained on.
-    px_per_cm : (float, float)
-        Lowest and highest scale.
-    distance_limit : float
-        Largest embedding distance that counts as known material.
-    """
-
-    description: str
-    scanners: tuple[str, ...]
-    px_per_cm: tuple[float, float]
-    distance_limit: float = Field(gt=0)
-
-    def admits(self, scanner: str | None, px_per_cm: float) -> bool:
-        """Tell whether a section as a whole lies inside the domain."""
-        low, high = self.px_per_cm
-        return (scanner or UNSPECIFIED) in self.scanners and low <= px_per_cm <= high
-
-
-class TileInput(_Strict):
-    """The model's input: `uint8 [N, size_px, size_px, channels]`, sRGB, a physical square.
-
-    Attributes
-    ----------
-    planes : tuple of str
-        Planes of a section that follow red, green and blue as channels.
-    """
-
-    tile_cm: float = Field(gt=0)
-    size_px: int = Field(ge=8, le=1024)
-    name: Literal["tiles"] = "tiles"
-    planes: PlaneNames = ()
-
-    @property
-    def channels(self) -> int:
-        """C, of a tile."""
-        return 3 + len(self.planes)
-
-    @model_serializer(mode="wrap")
-    def _as_before_planes(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
-        """Leave `planes` out where there are none: such a bundle also loads in versions without planes."""
-        values: dict[str, object] = handler(self)
-        return {name: value for name, value in values.items() if name != "planes" or value}
-
-
-class Output(_Strict):
-    """One predicted property.
-
-    Attributes
-    ----------
-    name, unit : str
-        As in `engine.core.targets`.
-    half_width_90 : float
-        Half width of the 90 % interval of a depth interval's value, from unseen depth blocks.
-    """
-
-    name: str
-    unit: str
-    half_width_90: float = Field(gt=0)
-
-
-class Manifest(_Strict):
-    """`bundle.json`."""
-
-    schema_version: Literal[1]
-    job: Literal["core"]
-    name: str
-    licence: str
-    domain: Domain
-    input: TileInput
-    outputs: tuple[Output, ...] = Field(min_length=1)
-    regime: Literal["unconsolidated", "lithified"]
-    minerals: tuple[str, ...]
-    golden_tolerance: float = Field(gt=0)
-    training: dict[str, object]
-    metrics: dict[str, object]
-    files: dict[str, str]
-
 
 MODEL, ENDMEMBERS, GOLDEN, DEPTH = "model.onnx", "endmembers.csv", "golden.safetensors", "depth.safetensors"
 FILES = (MODEL, ENDMEMBERS, GOLDEN)  # of every bundle; a depth model where the manifest lists it
@@ -147,6 +46,8 @@ class Bundle:
         Expected outputs of the fp32 oracle.
     depth_model : DepthModel, optional
         Gives the values of rows; the graph then tells how the tiles of a row differ.
+    variants : mapping of precision to bytes
+        The ONNX graphs beside `model`, as hashed.
     """
 
     path: Path
@@ -156,11 +57,42 @@ class Bundle:
     golden_tiles: npt.NDArray[np.uint8]
     golden_properties: npt.NDArray[np.float32]
     depth_model: DepthModel | None = None
+    variants: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def targets(self) -> tuple[str, ...]:
         """Names of the predicted properties, in output order."""
         return tuple(output.name for output in self.manifest.outputs)
+
+    def graph(self, precision: Precision = "fp32") -> bytes:
+        """Return the ONNX graph of a precision.
+
+        Raises
+        ------
+        BundleError
+            The bundle has none; the message names those it has.
+        """
+        if precision == "fp32":
+            return self.model
+        if precision not in self.variants:
+            raise BundleError(
+                f"has no {precision} graph, only {', '.join(('fp32', *self.variants))}",
+                file=self.path,
+                place="precision",
+                fix=f"choose one of these, or export again with --precision {precision}",
+            )
+        return self.variants[precision]
+
+    def tolerance(self, precision: Precision = "fp32") -> float:
+        """Largest deviation on the golden cases, in standard deviations over them; raises as `graph` does."""
+        self.graph(precision)
+        allowed = {variant.precision: variant.golden_tolerance for variant in self.manifest.variants}
+        return self.manifest.golden_tolerance if precision == "fp32" else allowed[precision]
+
+
+def model_file(precision: Precision) -> str:
+    """Name of the ONNX file of a precision."""
+    return MODEL if precision == "fp32" else f"model.{precision}.onnx"
 
 
 def sha256_file(path: Path) -> str:
@@ -179,6 +111,7 @@ def load_bundle(path: Path) -> Bundle:
     """
     manifest_path = path / MANIFEST
     raw = _read(manifest_path, limit=1 << 20)
+    _check_schema(raw, manifest_path)
     try:
         manifest = Manifest.model_validate_json(raw)
     except ValidationError as error:
@@ -192,46 +125,52 @@ def load_bundle(path: Path) -> Bundle:
         ) from error
     contents = {name: _checked(path / name, manifest) for name in FILES}
     _check_outputs(manifest, manifest_path)
-    check_graph(contents[MODEL], path / MODEL)
-    tiles, properties = _golden(path / GOLDEN, manifest)
+    tiles, properties = _golden(contents[GOLDEN], path / GOLDEN, manifest)
+    _check_network(contents[MODEL], path / MODEL, manifest)
+    variants: dict[str, bytes] = {
+        one.precision: _variant(path / model_file(one.precision), manifest) for one in manifest.variants
+    }
     sha256 = hashlib.sha256(raw).hexdigest()
     return Bundle(
-        path, manifest, sha256, contents[MODEL], tiles, properties, _depth_model(path / DEPTH, manifest)
+        path,
+        manifest,
+        sha256,
+        contents[MODEL],
+        tiles,
+        properties,
+        _depth_model(path / DEPTH, manifest),
+        variants,
     )
 
 
-def check_graph(model: bytes, file: Path) -> onnx.ModelProto:
-    """Refuse an ONNX graph that is invalid or reaches outside its own file.
-
-    Raises
-    ------
-    BundleError
-        On external data, custom operators or anything the ONNX checker rejects.
-    """
-    fix = "export the bundle again; do not use a model from a source you do not trust"
-    try:
-        graph = onnx.load_model_from_string(model)
-        onnx.checker.check_model(graph)
-    except DecodeError as error:
-        raise BundleError("not an ONNX file", file=file, fix=fix) from error
-    except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
-        raise BundleError(f"not a valid ONNX graph: {error}", file=file, fix=fix) from error
-    for tensor in graph.graph.initializer:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            raise BundleError("weights lie outside the file", file=file, place=tensor.name, fix=fix)
-    domains = {node.domain for node in graph.graph.node} - {"", "ai.onnx", "ai.onnx.ml"}
-    if domains:
-        raise BundleError(f"custom operators of {sorted(domains)}", file=file, fix=fix)
-    return graph
-
-
 def _read(path: Path, *, limit: int) -> bytes:
+    """Read a file once, through one handle: what is checked is what is used, and no pipe is waited for."""
     fix = "give the folder that `lithostream export` wrote"
-    if path.is_symlink() or not path.is_file():
-        raise BundleError("not a regular file of a bundle", file=path, fix=fix)
-    if os.stat(path).st_size > limit:
-        raise BundleError(f"larger than {limit} bytes", file=path, fix=fix)
-    return path.read_bytes()
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except (OSError, ValueError) as error:
+        raise BundleError(f"not a regular file of a bundle: {error}", file=path, fix=fix) from error
+    with os.fdopen(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise BundleError("not a regular file of a bundle", file=path, fix=fix)
+        if os.fstat(handle).st_size > limit:
+            raise BundleError(f"larger than {limit} bytes", file=path, fix=fix)
+        return file.read(limit)
+
+
+def _check_schema(raw: bytes, file: Path) -> None:
+    """Tell a bundle of a later version from a damaged one; what is no JSON is left to the full validation."""
+    try:
+        version = AnyVersion.model_validate_json(raw).schema_version
+    except ValidationError:
+        return
+    if version > SCHEMA_VERSION:
+        raise BundleError(
+            f"bundle of schema {version}, this version reads {SCHEMA_VERSION}",
+            file=file,
+            place="schema_version",
+            fix="a newer version of lithostream is needed: pip install -U lithostream",
+        )
 
 
 def _checked(path: Path, manifest: Manifest) -> bytes:
@@ -244,6 +183,18 @@ def _checked(path: Path, manifest: Manifest) -> bytes:
             fix="the file was altered or damaged: export or copy the bundle again",
         )
     return content
+
+
+def _variant(path: Path, manifest: Manifest) -> bytes:
+    content = _checked(path, manifest)
+    _check_network(content, path, manifest)
+    return content
+
+
+def _check_network(content: bytes, path: Path, manifest: Manifest) -> None:
+    edge = manifest.input.size_px
+    shape = (edge, edge, manifest.input.channels)
+    check_signature(check_graph(content, path), path, shape, len(manifest.outputs))
 
 
 def read_depth_model(content: bytes, file: Path, targets: int, channels: int) -> DepthModel:
@@ -276,6 +227,14 @@ def _depth_model(path: Path, manifest: Manifest) -> DepthModel | None:
 
 
 def _check_outputs(manifest: Manifest, file: Path) -> None:
+    for kind, named in (
+        ("outputs", [output.name for output in manifest.outputs]),
+        ("variants", [variant.precision for variant in manifest.variants]),
+    ):
+        if len(set(named)) < len(named):
+            raise BundleError(
+                f"named twice among {named}", file=file, place=kind, fix="export the bundle again"
+            )
     for output in manifest.outputs:
         known = TARGETS.get(output.name)
         if known is None or known.unit != output.unit:
@@ -287,16 +246,18 @@ def _check_outputs(manifest: Manifest, file: Path) -> None:
             )
 
 
-def _golden(path: Path, manifest: Manifest) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+def _golden(
+    content: bytes, path: Path, manifest: Manifest
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
     fix = "export the bundle again"
     try:
-        tensors = load_file(path)
-    except SafetensorError as error:
+        tensors = load(content)
+    except (SafetensorError, KeyError, ValueError) as error:  # KeyError: a type that NumPy does not have
         raise BundleError(f"not a safetensors file: {error}", file=path, fix=fix) from error
     if set(tensors) != {"tiles", "properties"}:
         raise BundleError(f"holds {sorted(tensors)}, expected properties and tiles", file=path, fix=fix)
     tiles, properties = tensors["tiles"], tensors["properties"]
-    size, count = manifest.input.size_px, len(tiles)
+    size, count = manifest.input.size_px, len(tiles) if tiles.ndim else 0
     if tiles.dtype != np.uint8 or tiles.shape != (count, size, size, manifest.input.channels) or count == 0:
         raise BundleError(f"golden tiles are {tiles.dtype} {tiles.shape}", file=path, fix=fix)
     if properties.dtype != np.float32 or properties.shape != (count, len(manifest.outputs)):

@@ -5,6 +5,7 @@ import hashlib
 import io
 import shutil
 import tempfile
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -13,23 +14,20 @@ import numpy.typing as npt
 import onnxruntime as ort
 from safetensors.numpy import save
 
-from lithostream.engine.bundle import (
-    DEPTH,
-    ENDMEMBERS,
-    GOLDEN,
-    MANIFEST,
-    MODEL,
-    Domain,
-    Manifest,
-    Output,
-    load_bundle,
-)
+from lithostream.engine.bundle import DEPTH, ENDMEMBERS, GOLDEN, MANIFEST, MODEL, load_bundle, model_file
 from lithostream.engine.core.targets import TARGETS
 from lithostream.engine.errors import BundleError
 from lithostream.engine.inference import open_session
+from lithostream.engine.manifest import Domain, Manifest, Output, Variant
 from lithostream.export.golden import golden_tiles
 from lithostream.export.graph import to_onnx
-from lithostream.training.checkpoint import TrainingRecord, load_checkpoint, load_depth_model
+from lithostream.export.variants import LIMITS, Oracle, make_variant
+from lithostream.training.checkpoint import (
+    TrainingRecord,
+    load_calibration,
+    load_checkpoint,
+    load_depth_model,
+)
 from lithostream.training.fit import predict
 from lithostream.training.models.properties import PropertyNet
 
@@ -37,7 +35,7 @@ PARITY = 1e-4  # of the largest value of an output
 GOLDEN_TOLERANCE = 1e-3  # standard deviations over the golden cases; fp32 runtimes differ by about 1e-5
 
 
-def export_bundle(checkpoint: Path, out: Path) -> Path:
+def export_bundle(checkpoint: Path, out: Path, precisions: Sequence[str] = ()) -> Path:
     """Export a checkpoint, prove that the bundle gives the same numbers, and write it.
 
     Parameters
@@ -46,6 +44,8 @@ def export_bundle(checkpoint: Path, out: Path) -> Path:
         Folder that `train_properties` wrote.
     out : Path
         Folder to make; must not exist.
+    precisions : sequence of {"fp16", "int8"}
+        Variants to make beside fp32, which is always there.
 
     Returns
     -------
@@ -55,11 +55,20 @@ def export_bundle(checkpoint: Path, out: Path) -> Path:
     Raises
     ------
     BundleError
-        The checkpoint cannot be read, the graph breaks a rule, or ONNX Runtime and torch disagree.
+        The checkpoint cannot be read, the graph breaks a rule, ONNX Runtime and torch disagree, or a variant
+        deviates too far from fp32.
     """
     if out.exists():
         raise BundleError("exists already", file=out, fix="choose another --out, or remove it")
+    unknown = sorted(set(precisions) - set(LIMITS))
+    if unknown:
+        raise BundleError(
+            f"no variants of precision {', '.join(unknown)}",
+            place="precision",
+            fix=f"known: {', '.join(LIMITS)}",
+        )
     model, record = load_checkpoint(checkpoint)
+    calibration = load_calibration(checkpoint, record) if precisions else None
     tile = record.config.tile.as_input()
     tiles = golden_tiles(tile)
     graph = to_onnx(model, tile.size_px)
@@ -72,9 +81,31 @@ def export_bundle(checkpoint: Path, out: Path) -> Path:
     depth_model = load_depth_model(checkpoint, record)
     if depth_model is not None:
         contents[DEPTH] = depth_model.to_bytes()
-    contents[MANIFEST] = _manifest(record, contents)
+    variants, figures = _add_variants(record, precisions, contents, tiles, calibration)
+    contents[MANIFEST] = _manifest(record, contents, variants, figures)
     _write(out, contents)
     return out
+
+
+def _add_variants(
+    record: TrainingRecord,
+    wanted: Sequence[str],
+    contents: dict[str, bytes],
+    golden: npt.NDArray[np.uint8],
+    calibration: npt.NDArray[np.uint8] | None,
+) -> tuple[tuple[Variant, ...], dict[str, object]]:
+    """Add the graphs of variants to `contents`, and return what the manifest says of them."""
+    if calibration is None:
+        return (), {}
+    scale = {name: record.metrics[name].half_width_90 for name in record.config.targets}
+    scale["distance"] = record.distance_limit
+    oracle = Oracle(contents[MODEL], scale, calibration, golden)
+    variants, figures = [], {}
+    for precision in dict.fromkeys(wanted):
+        content, variant, figures[precision] = make_variant(precision, oracle)
+        contents[model_file(variant.precision)] = content
+        variants.append(variant)
+    return tuple(variants), {"variants": figures}
 
 
 def check_parity(model: PropertyNet, graph: bytes, tiles: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -115,7 +146,12 @@ def endmember_table(minerals: tuple[str, ...]) -> bytes:
     return table.getvalue().encode()
 
 
-def _manifest(record: TrainingRecord, contents: dict[str, bytes]) -> bytes:
+def _manifest(
+    record: TrainingRecord,
+    contents: dict[str, bytes],
+    variants: tuple[Variant, ...],
+    figures: dict[str, object],
+) -> bytes:
     config = record.config
     manifest = Manifest(
         schema_version=1,
@@ -137,8 +173,9 @@ def _manifest(record: TrainingRecord, contents: dict[str, bytes]) -> bytes:
         minerals=config.minerals,
         golden_tolerance=GOLDEN_TOLERANCE,
         training=record.model_dump(mode="json", exclude={"metrics"}),
-        metrics=record.model_dump(mode="json", include={"metrics"})["metrics"],
+        metrics=record.model_dump(mode="json", include={"metrics"})["metrics"] | figures,
         files={name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
+        variants=variants,
     )
     return (manifest.model_dump_json(indent=2) + "\n").encode()
 
@@ -151,7 +188,10 @@ def _write(out: Path, contents: dict[str, bytes]) -> None:
         folder.chmod(0o755)
         for name, content in contents.items():
             (folder / name).write_bytes(content)
-        open_session(load_bundle(folder), batch=8, threads=1)
+        bundle = load_bundle(folder)
+        open_session(bundle, batch=8, threads=1, backend="onnxruntime")
+        for variant in bundle.manifest.variants:
+            open_session(bundle, batch=8, threads=1, backend="onnxruntime", precision=variant.precision)
         folder.rename(out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -3,9 +3,9 @@
 import numpy as np
 import numpy.typing as npt
 
-from lithostream.engine.bundle import TileInput
 from lithostream.engine.core.grid import edges_px
 from lithostream.engine.core.synthetic import generate
+from lithostream.engine.manifest import TileInput
 from lithostream.kernels import tiles
 
 CORE_SEED = 500  # neither the demo's core nor a training core

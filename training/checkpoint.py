@@ -2,9 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
 from safetensors.torch import load_file, save_file
 
 from lithostream.engine.bundle import read_depth_model
@@ -12,10 +16,13 @@ from lithostream.engine.config import StrictModel
 from lithostream.engine.core.depth_model import DepthModel
 from lithostream.engine.errors import BundleError
 from lithostream.training.config import TrainConfig
+from lithostream.training.data.tiles import TileSet
 from lithostream.training.models.properties import PropertyNet
 from lithostream.training.report import TargetReport
 
 WEIGHTS, DEPTH, RECORD = "weights.safetensors", "depth.safetensors", "training.json"
+CALIBRATION = "calibration.safetensors"
+CALIBRATION_TILES, CALIBRATION_BYTES = 256, 8 << 20
 
 
 class DataFile(StrictModel):
@@ -62,9 +69,14 @@ class TrainingRecord(StrictModel):
 
 
 def save_checkpoint(
-    folder: Path, model: PropertyNet, depth_model: DepthModel | None, record: TrainingRecord
+    folder: Path,
+    model: PropertyNet,
+    depth_model: DepthModel | None,
+    record: TrainingRecord,
+    calibration: npt.NDArray[np.uint8],
 ) -> None:
-    """Write weights, the depth model if there is one, and the record into an existing folder."""
+    """Write weights, the depth model if there is one, calibration tiles [K, S, S, C] and the record into a folder."""
+    (folder / CALIBRATION).write_bytes(save_arrays({"tiles": calibration}))
     if depth_model is not None:
         (folder / DEPTH).write_bytes(depth_model.to_bytes())
     save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / WEIGHTS)
@@ -104,6 +116,38 @@ def load_checkpoint(folder: Path) -> tuple[PropertyNet, TrainingRecord]:
             "weights are not finite numbers", file=folder / WEIGHTS, place=bad[0], fix="train again"
         )
     return model.eval(), record
+
+
+def calibration_tiles(tiles: TileSet) -> npt.NDArray[np.uint8]:
+    """Tiles spread evenly over a training set, uint8 [K, S, S, C]: what a network is quantised and measured on.
+
+    They stay with the checkpoint; a bundle holds no training pixel.
+    """
+    count = max(2, min(CALIBRATION_TILES, CALIBRATION_BYTES // tiles.pixels[0].nbytes, len(tiles.tile)))
+    return tiles.gather(np.linspace(0, len(tiles.tile) - 1, count).round().astype(np.int64))
+
+
+def load_calibration(folder: Path, record: TrainingRecord) -> npt.NDArray[np.uint8]:
+    """Read the calibration tiles of a checkpoint, uint8 [K, S, S, C], K >= 2.
+
+    Raises
+    ------
+    BundleError
+        They are missing, damaged, or of another shape.
+    """
+    file, tile = folder / CALIBRATION, record.config.tile.as_input()
+    fix = "train again: checkpoints hold the tiles that fp16 and int8 are measured on since they can be exported"
+    try:
+        tiles = load_arrays(file.read_bytes())["tiles"]
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise BundleError(f"calibration tiles cannot be read: {error}", file=file, fix=fix) from error
+    if (
+        tiles.dtype != np.uint8
+        or tiles.shape[1:] != (tile.size_px, tile.size_px, tile.channels)
+        or len(tiles) < 2
+    ):
+        raise BundleError(f"calibration tiles are {tiles.dtype} {tiles.shape}", file=file, fix=fix)
+    return tiles
 
 
 def load_depth_model(folder: Path, record: TrainingRecord) -> DepthModel | None:

@@ -7,12 +7,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import AfterValidator, Field, model_validator
 
-from lithostream.engine.bundle import TileInput
 from lithostream.engine.config import RoiRule, RunSettings, StrictModel
 from lithostream.engine.core.minerals import load_endmembers
-from lithostream.engine.core.section import PlaneNames
 from lithostream.engine.core.targets import TARGETS
 from lithostream.engine.errors import ConfigError
+from lithostream.engine.manifest import PlaneInputs, TileInput
 
 
 def _known_targets(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -31,11 +30,17 @@ def _known_minerals(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class TileConfig(StrictModel):
-    """Physical edge of a tile, its size as the network sees it, and the planes that are channels beside colour."""
+    """Physical edge of a tile, its size as the network sees it, and the planes that are channels beside colour.
+
+    Attributes
+    ----------
+    planes : tuple of PlaneInput
+        The name of each plane, and the range of its samples that the model tells apart.
+    """
 
     tile_cm: float = Field(default=1.0, gt=0)
     size_px: int = Field(default=32, ge=8, le=1024)
-    planes: PlaneNames = ()
+    planes: PlaneInputs = ()
 
     def as_input(self) -> TileInput:
         """Return the same as the bundle states it."""

@@ -7,14 +7,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from rich.console import Console
 
-from lithostream.engine.bundle import UNSPECIFIED
 from lithostream.engine.config import load_toml
 from lithostream.engine.core.depth_model import DepthModel
 from lithostream.engine.core.section import Section
 from lithostream.engine.errors import ConfigError
-from lithostream.training.checkpoint import DataFile, TrainingRecord, save_checkpoint
+from lithostream.engine.manifest import UNSPECIFIED
+from lithostream.training.checkpoint import DataFile, TrainingRecord, calibration_tiles, save_checkpoint
 from lithostream.training.config import TrainConfig
 from lithostream.training.crossval import cross_validate
 from lithostream.training.data.cache import cache_key
@@ -96,7 +97,7 @@ def train_properties(
         for i, name in enumerate(config.targets)
     }
     record = _record(config, tiles, sections, hashes, metrics, fitted)
-    _write(out, fitted, _depth_model(tiles, config, runs), record, journal)
+    _write(out, fitted, _depth_model(tiles, config, runs), record, calibration_tiles(tiles), journal)
     journal.remove()
     _print(record, console)
     return {
@@ -216,14 +217,19 @@ def _versions() -> dict[str, str]:
 
 
 def _write(
-    out: Path, fitted: Fitted, depth_model: DepthModel | None, record: TrainingRecord, journal: Journal
+    out: Path,
+    fitted: Fitted,
+    depth_model: DepthModel | None,
+    record: TrainingRecord,
+    calibration_pixels: npt.NDArray[np.uint8],
+    journal: Journal,
 ) -> None:
     """Write beside `out`, then rename: a checkpoint is there whole or not at all."""
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         folder.chmod(0o755)
-        save_checkpoint(folder, fitted.model, depth_model, record)
+        save_checkpoint(folder, fitted.model, depth_model, record, calibration_pixels)
         if record.config.fit.tensorboard:
             shutil.copytree(journal.folder / SCALARS, folder / SCALARS)
         folder.rename(out)

@@ -1,14 +1,15 @@
 """Planes beside colour, cut on the grid of the colour image."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from lithostream.engine.bundle import TileInput
 from lithostream.engine.core.section import Plane, Section
 from lithostream.engine.errors import ScaleError, SourceError
-from lithostream.engine.io.planes import PlaneImage, read_plane
+from lithostream.engine.io.planes import PlaneImage, Stored, read_plane
+from lithostream.engine.manifest import PlaneInput, TileInput
 
 # Sums in float64 are exact to far below this: a level that lies between two bytes rounds up wherever it is.
 TIE = 1e-6
@@ -41,20 +42,20 @@ def wanted_planes(section: Section, tile: TileInput) -> tuple[Plane, ...]:
     SourceError
         The section has none of that name.
     """
-    known = {plane.name: plane for plane in section.planes}
-    for name in tile.planes:
+    known, names = {plane.name: plane for plane in section.planes}, [plane.name for plane in tile.planes]
+    for name in names:
         if name not in known:
             raise SourceError(
                 f"section {section.name} has no plane {name!r}, which the model needs beside colour",
                 file=section.image,
-                fix=f'add [[section.plane]] with name = "{name}", file, px_per_cm, top_cm, low and high'
+                fix=f'add [[section.plane]] with name = "{name}", file, px_per_cm and top_cm'
                 " to the section in its manifest",
             )
-    return tuple(known[name] for name in tile.planes)
+    return tuple(known[name] for name in names)
 
 
 def open_planes(section: Section, tile: TileInput) -> tuple[PlaneImage, ...]:
-    """Decode the planes that a model takes, in the order of its channels.
+    """Decode the planes that a model takes, in the order of its channels; samples outside its range are noted.
 
     Raises
     ------
@@ -70,15 +71,26 @@ def open_planes(section: Section, tile: TileInput) -> tuple[PlaneImage, ...]:
                 file=plane.image,
                 fix="check the scale; such an image is too coarse for this model",
             )
-    return tuple(read_plane(plane) for plane in planes)
+    return tuple(_noted(read_plane(plane), wanted) for plane, wanted in zip(planes, tile.planes, strict=True))
 
 
-def plane_tiles(image: PlaneImage, row_cm: Floats, col_cm: Floats, size_px: int) -> PlaneTiles:
+def levels(samples: Stored, wanted: PlaneInput) -> Floats:
+    """Put samples on the model's scale from `low` = 0 to `high` = 255, clamped: float64; NaN stays NaN."""
+    low, high = wanted.low, wanted.high
+    scaled: Floats = (np.clip(samples.astype(np.float64), low, high) - low) * 255.0 / (high - low)
+    return scaled
+
+
+def plane_tiles(
+    image: PlaneImage, wanted: PlaneInput, row_cm: Floats, col_cm: Floats, size_px: int
+) -> PlaneTiles:
     """Cut a plane into the cells of a grid and bring each to `size_px` by exact area resampling.
 
     Parameters
     ----------
     image : PlaneImage
+    wanted : PlaneInput
+        The model's range of samples.
     row_cm : float64 [R + 1]
         Edges of the cells as section offsets.
     col_cm : float64 [C + 1]
@@ -98,14 +110,30 @@ def plane_tiles(image: PlaneImage, row_cm: Floats, col_cm: Floats, size_px: int)
     if not covered.any():
         return PlaneTiles(np.zeros(shape, np.uint8), covered)
     first, last = max(0, int(rows[0])), min(height, int(np.ceil(rows[-1])))
-    levels = image.levels(slice(first, last))
-    unknown = np.isnan(levels)
+    scaled = levels(image.samples[first:last], wanted)
+    unknown = np.isnan(scaled)
     if unknown.any():
         share = _resampled(unknown.astype(np.float64), rows - first, cols, size_px)
         covered &= share.max(axis=(2, 3)) < TIE
-        levels[unknown] = 0.0
-    means = np.clip(_resampled(levels, rows - first, cols, size_px), 0.0, 255.0)
+        scaled[unknown] = 0.0
+    means = np.clip(_resampled(scaled, rows - first, cols, size_px), 0.0, 255.0)
     return PlaneTiles(np.floor(means + (0.5 + TIE)).astype(np.uint8), covered)
+
+
+def _noted(image: PlaneImage, wanted: PlaneInput) -> PlaneImage:
+    """Add how many samples lie outside the model's range or are no number."""
+    samples, low, high = image.samples, wanted.low, wanted.high
+    counts = {
+        f"below {low:g} taken as {low:g}": np.count_nonzero(samples < low),
+        f"above {high:g} taken as {high:g}": np.count_nonzero(samples > high),
+        "not a number: tiles on them are left out": np.count_nonzero(np.isnan(samples)),
+    }
+    notes = (
+        f"plane {wanted.name}: {count} of {samples.size} samples {what}"
+        for what, count in counts.items()
+        if count
+    )
+    return replace(image, notes=(*image.notes, *notes))
 
 
 def _on_plane(edges: Floats, length_px: int) -> npt.NDArray[np.bool_]:
@@ -114,9 +142,9 @@ def _on_plane(edges: Floats, length_px: int) -> npt.NDArray[np.bool_]:
     return np.asarray(inside[:-1] & inside[1:])
 
 
-def _resampled(levels: Floats, rows: Floats, cols: Floats, size_px: int) -> Floats:
+def _resampled(scaled: Floats, rows: Floats, cols: Floats, size_px: int) -> Floats:
     """Means over the output pixels of cells, float64 [R, C, S, S]."""
-    down = _means(levels, _split(rows, size_px))
+    down = _means(scaled, _split(rows, size_px))
     both = _means(down.T, _split(cols, size_px)).T
     shape = (len(rows) - 1, size_px, len(cols) - 1, size_px)
     return np.asarray(both.reshape(shape).swapaxes(1, 2))

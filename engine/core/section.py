@@ -19,14 +19,7 @@ def _plane_name(text: str) -> str:
     return text
 
 
-def _once(names: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(names)) != len(names):
-        raise ValueError("name each plane once")
-    return names
-
-
 PlaneName = Annotated[str, AfterValidator(_plane_name)]
-PlaneNames = Annotated[tuple[PlaneName, ...], AfterValidator(_once)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +41,6 @@ class Plane:
         Image axis along which depth runs.
     depth_reversed : bool
         True where the file runs from bottom to top.
-    low, high : float
-        Sample values that become 0 and 255.
     """
 
     name: str
@@ -58,8 +49,6 @@ class Plane:
     top_cm: float
     depth_axis: DepthAxis
     depth_reversed: bool
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from lithostream.engine.bundle import TileInput
 from lithostream.engine.config import RunSettings
 from lithostream.engine.core.grid import Grid
 from lithostream.engine.core.planes import plane_tiles
@@ -16,6 +15,7 @@ from lithostream.engine.core.section import Section
 from lithostream.engine.errors import ConfigError, ScaleError, SourceError
 from lithostream.engine.io.images import ImageSource, Slab, open_image
 from lithostream.engine.io.planes import PlaneImage
+from lithostream.engine.manifest import TileInput
 from lithostream.kernels import core_roi, tiles
 
 MIN_PIECE_CM = 1.0  # shorter pieces between rows without core are debris, or a row of a colour card
@@ -159,7 +159,7 @@ def window_tiles(
         Those of `open_planes`. Their middle lies on the middle of the colour image; tiles that one of them does not
         cover whole are left out.
     """
-    if tuple(image.plane.name for image in planes) != tile.planes:
+    if [image.plane.name for image in planes] != [plane.name for plane in tile.planes]:
         raise ValueError(f"the model takes planes {tile.planes}, not those given")
     rows, cols, first = _window_rows(window, grid), grid.tile_cols, window.index * grid.tiles_per_window
     pixels = tiles(window.rgb, rows, cols, tile.size_px)
@@ -167,7 +167,10 @@ def window_tiles(
     keep = fraction >= settings.min_core_fraction
     row_cm = grid.depth_cm(rows + window.row_px)
     col_cm = (cols.astype(np.float64) - grid.width_px / 2) / grid.px_per_cm
-    cut = [plane_tiles(image, row_cm, col_cm, tile.size_px) for image in planes]
+    cut = [
+        plane_tiles(image, wanted, row_cm, col_cm, tile.size_px)
+        for image, wanted in zip(planes, tile.planes, strict=True)
+    ]
     for part in cut:
         keep &= part.covered
     row, col = np.divmod(np.flatnonzero(keep), len(cols) - 1)

@@ -12,8 +12,6 @@ name = "ct"
 file = "GC01_01_ct.tif"
 px_per_cm = 25.4
 top_cm = 0.0
-low = 0                      # sample values that become 0 and 255
-high = 3000
 """
 
 from dataclasses import dataclass
@@ -60,16 +58,8 @@ class PlaneEntry(StrictModel):
     file: str
     px_per_cm: Finite = Field(gt=0)
     top_cm: Finite
-    low: Finite
-    high: Finite
     depth_axis: DepthAxis = "y"
     depth_reversed: bool = False
-
-    @model_validator(mode="after")
-    def _ascending(self) -> Self:
-        if not self.low < self.high:
-            raise ValueError(f"low {self.low:g} must be below high {self.high:g}")
-        return self
 
 
 class Entry(Defaults):

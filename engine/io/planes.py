@@ -29,7 +29,6 @@ TIFF_SAMPLES: Mapping[tuple[int, int], type[np.generic]] = {
 WHOLE = "planes are"
 
 Stored = npt.NDArray[np.integer | np.floating]
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,19 +41,12 @@ class PlaneImage:
     samples : [H, W]
         As stored: 8 or 16 bit, signed 16 bit, or float.
     notes : tuple of str
-        How it was turned, and how many samples lie outside `low` to `high` or are no number.
+        How it was turned, and what was done to samples.
     """
 
     plane: Plane
     samples: Stored
     notes: tuple[str, ...]
-
-    def levels(self, rows: slice) -> Floats:
-        """Put some rows on the scale from `low` = 0 to `high` = 255, clamped: float64 [h, W]; NaN stays NaN."""
-        low, high = self.plane.low, self.plane.high
-        clamped = np.clip(self.samples[rows].astype(np.float64), low, high)
-        levels: Floats = (clamped - low) * 255.0 / (high - low)
-        return levels
 
 
 def read_plane(plane: Plane) -> PlaneImage:
@@ -80,17 +72,7 @@ def read_plane(plane: Plane) -> PlaneImage:
             fix="check the rights and the disk",
         ) from error
     turn, notes = down_core(orientation, plane.depth_axis, plane.depth_reversed)
-    notes += _range_notes(plane, stored)
     return PlaneImage(plane, turn.applied(stored), tuple(f"plane {plane.name}: {note}" for note in notes))
-
-
-def _range_notes(plane: Plane, stored: Stored) -> tuple[str, ...]:
-    counts = {
-        f"below {plane.low:g} taken as {plane.low:g}": np.count_nonzero(stored < plane.low),
-        f"above {plane.high:g} taken as {plane.high:g}": np.count_nonzero(stored > plane.high),
-        "not a number: tiles on them are left out": np.count_nonzero(np.isnan(stored)),
-    }
-    return tuple(f"{count} of {stored.size} samples {what}" for what, count in counts.items() if count)
 
 
 def _tiff(path: Path) -> tuple[Stored, int]:

@@ -14,9 +14,8 @@ import pytest
 import tifffile
 from pydantic import ValidationError
 
-from lithostream.engine.bundle import TileInput
 from lithostream.engine.config import RunSettings
-from lithostream.engine.core.planes import open_planes, plane_tiles
+from lithostream.engine.core.planes import levels, open_planes, plane_tiles
 from lithostream.engine.core.section import Plane, Section
 from lithostream.engine.core.synthetic import SyntheticCore
 from lithostream.engine.core.windows import (
@@ -30,17 +29,20 @@ from lithostream.engine.errors import ConfigError, DecodeError, ScaleError, Sour
 from lithostream.engine.io.discover import discover
 from lithostream.engine.io.manifest import ManifestSection, read_manifest
 from lithostream.engine.io.planes import PlaneImage, read_plane
+from lithostream.engine.manifest import PlaneInput, TileInput
 
 Array = npt.NDArray[np.generic]
 Floats = npt.NDArray[np.float64]
 Edit = Callable[[Path], None]
 
 COLOUR = TileInput(tile_cm=1.0, size_px=16)
-WITH_CT = TileInput(tile_cm=1.0, size_px=16, planes=("ct",))
+CT = PlaneInput(name="ct", low=0.0, high=255.0)
+HALVED = CT.model_copy(update={"high": 1020.0})  # of sums over 2 x 2 pixels, see `with_plane`
+WITH_CT = TileInput(tile_cm=1.0, size_px=16, planes=(HALVED,))
 
 
 def plane_of(image: Path, **changes: object) -> Plane:
-    plain = Plane("ct", image, 7.0, 0.0, "y", False, 0.0, 255.0)
+    plain = Plane("ct", image, 7.0, 0.0, "y", False)
     return replace(plain, **changes)  # type: ignore[arg-type]
 
 
@@ -99,12 +101,15 @@ def test_a_plane_is_turned_down_core(tmp_path: Path) -> None:
     assert image.notes == ("plane ct: depth along x: transposed", "plane ct: depth reversed: rows flipped")
 
 
-def test_samples_outside_are_clamped_and_counted(tmp_path: Path) -> None:
+def test_samples_outside_are_clamped_and_counted(section: Section, tmp_path: Path) -> None:
     stored = np.array([[-50, 0, 100], [200, 250, np.inf], [np.nan, 150, 150]], np.float32)
     tifffile.imwrite(tmp_path / "ct.tif", stored, metadata=None)
-    image = read_plane(plane_of(tmp_path / "ct.tif", low=0.0, high=200.0))
+    wanted = PlaneInput(name="ct", low=0.0, high=200.0)
     expected = [[0, 0, 127.5], [255, 255, 255], [np.nan, 191.25, 191.25]]
-    assert np.array_equal(image.levels(slice(None)), np.array(expected, np.float64), equal_nan=True)
+    assert np.array_equal(levels(stored, wanted), np.array(expected, np.float64), equal_nan=True)
+    section = replace(section, planes=(plane_of(tmp_path / "ct.tif"),))
+    (image,) = open_planes(section, TileInput(tile_cm=1.0, size_px=16, planes=(wanted,)))
+    assert np.array_equal(image.samples, stored, equal_nan=True)
     assert image.notes == (
         "plane ct: 1 of 9 samples below 0 taken as 0",
         "plane ct: 2 of 9 samples above 200 taken as 200",
@@ -160,40 +165,42 @@ def test_tiles_are_means_over_their_area(
     rng: np.random.Generator, px_per_cm: float, dtype: type[np.generic]
 ) -> None:
     samples = (rng.random((round(9 * px_per_cm), round(5 * px_per_cm))) * 3000).astype(dtype)
-    image = in_memory(samples, px_per_cm=px_per_cm, top_cm=1.9, low=500.0, high=2500.0)
+    image = in_memory(samples, px_per_cm=px_per_cm, top_cm=1.9)
     row_cm, col_cm = np.array([2.5, 3.5, 4.47, 5.5]), np.array([-1.6, -0.63, 0.4])
-    found = plane_tiles(image, row_cm, col_cm, 8)
+    found = plane_tiles(image, PlaneInput(name="ct", low=500.0, high=2500.0), row_cm, col_cm, 8)
     assert found.pixels.shape == (3, 2, 8, 8) and found.covered.all()
-    levels = (np.clip(samples.astype(np.float64), 500, 2500) - 500) / 2000 * 255
+    expected = (np.clip(samples.astype(np.float64), 500, 2500) - 500) / 2000 * 255
     for r, (top, base) in enumerate(pairwise((row_cm - 1.9) * px_per_cm)):
         for c, (left, right) in enumerate(pairwise(col_cm * px_per_cm + samples.shape[1] / 2)):
             down, across = np.linspace(top, base, 9), np.linspace(left, right, 9)
-            wanted = [[oracle(levels, *y, *x) for x in pairwise(across)] for y in pairwise(down)]
+            wanted = [[oracle(expected, *y, *x) for x in pairwise(across)] for y in pairwise(down)]
             # Rounded half up; a level that is a tie to the last bit may be taken either way by the oracle.
             assert np.abs(found.pixels[r, c] - np.asarray(wanted)).max() <= 0.5 + 1e-5
 
 
 def test_a_level_between_two_bytes_rounds_up_everywhere() -> None:
-    image = in_memory(np.full((70, 40), 101, np.uint16), high=510.0)  # 50.5
-    found = plane_tiles(image, np.arange(10, dtype=np.float64) * 0.97, np.array([-1.3, 0.2, 1.7]), 16)
+    image, wanted = in_memory(np.full((70, 40), 101, np.uint16)), PlaneInput(name="ct", low=0.0, high=510.0)
+    row_cm = np.arange(10, dtype=np.float64) * 0.97
+    found = plane_tiles(image, wanted, row_cm, np.array([-1.3, 0.2, 1.7]), 16)  # of level 50.5
     assert (found.pixels == 51).all()
 
 
 def test_only_cells_on_the_plane_are_covered() -> None:
     image = in_memory(np.full((35, 28), 90, np.uint8), top_cm=3.0)  # 3 to 8 cm, 2 cm to both sides
     row_cm, col_cm = np.arange(11, dtype=np.float64), np.arange(-3, 4, dtype=np.float64)
-    found = plane_tiles(image, row_cm, col_cm, 4)
+    found = plane_tiles(image, CT, row_cm, col_cm, 4)
     assert np.flatnonzero(found.covered.any(axis=1)).tolist() == [3, 4, 5, 6, 7]
     assert np.flatnonzero(found.covered.any(axis=0)).tolist() == [1, 2, 3, 4]
     assert (found.pixels[found.covered] == 90).all()
-    assert not plane_tiles(image, row_cm + 20, col_cm, 4).covered.any()
-    assert plane_tiles(image, row_cm[:1], col_cm, 4).pixels.shape == (0, 6, 4, 4)
+    assert not plane_tiles(image, CT, row_cm + 20, col_cm, 4).covered.any()
+    assert plane_tiles(image, CT, row_cm[:1], col_cm, 4).pixels.shape == (0, 6, 4, 4)
 
 
 @pytest.mark.parametrize(("over_cm", "covered"), [(0.4 / 7, True), (0.6 / 7, False)])
 def test_half_a_pixel_may_be_missing_at_the_edge(over_cm: float, covered: bool) -> None:
     samples = np.repeat(np.arange(35, dtype=np.uint8)[:, None], 28, axis=1)
-    found = plane_tiles(in_memory(samples), np.array([4 + over_cm, 5 + over_cm]), np.array([-1.0, 1.0]), 16)
+    row_cm = np.array([4 + over_cm, 5 + over_cm])
+    found = plane_tiles(in_memory(samples), CT, row_cm, np.array([-1.0, 1.0]), 16)
     assert bool(found.covered.all()) is covered
     if covered:
         assert found.pixels[0, 0, -1].tolist() == [34] * 16  # the last row goes on
@@ -203,7 +210,7 @@ def test_a_cell_on_unknown_samples_is_not_covered() -> None:
     samples = np.full((35, 35), 10.0, np.float32)
     samples[9, 17] = np.nan
     found = plane_tiles(
-        in_memory(samples), np.arange(6, dtype=np.float64), np.arange(6, dtype=np.float64) - 2.5, 4
+        in_memory(samples), CT, np.arange(6, dtype=np.float64), np.arange(6, dtype=np.float64) - 2.5, 4
     )
     assert np.argwhere(~found.covered).tolist() == [[1, 2]]
     assert (found.pixels[found.covered] == 10).all()
@@ -221,7 +228,7 @@ def with_plane(section: Section, core: SyntheticCore, folder: Path, **changes: o
     red = core.image[..., 0].astype(np.uint16)
     half = red.reshape(len(red) // 2, 2, -1, 2).sum(axis=(1, 3)).astype(np.uint16)
     tifffile.imwrite(folder / "ct.tif", half, metadata=None)
-    return replace(section, planes=(plane_of(folder / "ct.tif", px_per_cm=16.0, high=1020.0, **changes),))
+    return replace(section, planes=(plane_of(folder / "ct.tif", px_per_cm=16.0, **changes),))
 
 
 def test_a_plane_is_the_last_channel_and_colour_stays(
@@ -258,15 +265,48 @@ def test_tiles_beyond_the_plane_are_left_out_and_counted(
     assert lost > 0
 
 
+def test_each_model_maps_a_plane_by_its_own_range(
+    section: Section, core: SyntheticCore, tmp_path: Path
+) -> None:
+    section = with_plane(section, core, tmp_path)
+    source, settings = open_section(section), RunSettings()
+    grid = section_grid(section, source, WITH_CT, settings)
+    window = next(iter(windows(source, grid, settings, None)))
+    models = [
+        TileInput(tile_cm=1.0, size_px=16, planes=(PlaneInput(name="ct", low=low, high=high),))
+        for low, high in ((0.0, 1020.0), (0.0, 2040.0), (300.0, 555.0))
+    ]
+    opened = [open_planes(section, tile) for tile in models]
+    whole, half, narrow = (
+        window_tiles(window, grid, tile, settings, planes).pixels
+        for tile, planes in zip(models, opened, strict=True)
+    )
+    # 16 px a tile at 16 px/cm is a sample for each pixel, which 300 to 555 keeps exact but for the ends.
+    inner = (narrow[..., 3] > 0) & (narrow[..., 3] < 255)
+    sample = narrow[..., 3][inner].astype(np.float64) + 300
+    assert np.mean(inner) > 0.1 and np.array_equal(narrow[..., :3], whole[..., :3])
+    assert np.array_equal(whole[..., 3][inner], np.floor(sample / 4 + 0.5))
+    assert np.array_equal(half[..., 3][inner], np.floor(sample / 8 + 0.5))
+    samples = [planes[0].samples for planes in opened]
+    assert np.array_equal(samples[0], samples[2])
+    assert opened[0][0].notes == ()
+    assert opened[2][0].notes == (
+        f"plane ct: {np.sum(samples[2] < 300)} of {samples[2].size} samples below 300 taken as 300",
+        f"plane ct: {np.sum(samples[2] > 555)} of {samples[2].size} samples above 555 taken as 555",
+    )
+
+
 def test_a_model_gets_the_planes_it_names(section: Section, core: SyntheticCore, tmp_path: Path) -> None:
     assert open_planes(section, COLOUR) == ()
     with pytest.raises(SourceError, match=rf"section {section.name} has no plane 'ct'") as caught:
         open_planes(section, WITH_CT)
     assert "[[section.plane]]" in caught.value.fix and 'name = "ct"' in caught.value.fix
+    assert "low" not in caught.value.fix
     section = with_plane(section, core, tmp_path)
-    other = replace(section.planes[0], name="radiograph", low=1.0)
+    other = replace(section.planes[0], name="radiograph")
     both = replace(section, planes=(*section.planes, other))
-    swapped = open_planes(both, TileInput(tile_cm=1.0, size_px=16, planes=("radiograph", "ct")))
+    radiograph = PlaneInput(name="radiograph", low=1.0, high=2.0)
+    swapped = open_planes(both, TileInput(tile_cm=1.0, size_px=16, planes=(radiograph, CT)))
     assert [image.plane.name for image in swapped] == ["radiograph", "ct"]
     coarse = replace(section, planes=(replace(section.planes[0], px_per_cm=0.5),))
     with pytest.raises(ScaleError, match=r"0\.50 px of plane 'ct'"):
@@ -276,17 +316,39 @@ def test_a_model_gets_the_planes_it_names(section: Section, core: SyntheticCore,
 def test_a_bundle_without_planes_is_written_as_before() -> None:
     assert COLOUR.model_dump() == {"tile_cm": 1.0, "size_px": 16, "name": "tiles"}
     assert (COLOUR.channels, WITH_CT.channels) == (3, 4)
-    again = TileInput.model_validate_json(WITH_CT.model_dump_json())
-    assert again == WITH_CT and TileInput.model_validate(COLOUR.model_dump()) == COLOUR
+    text = WITH_CT.model_dump_json()
+    assert '"planes":[{"name":"ct","low":0.0,"high":1020.0}]' in text
+    assert (
+        TileInput.model_validate_json(text) == WITH_CT
+        and TileInput.model_validate(COLOUR.model_dump()) == COLOUR
+    )
 
 
 @pytest.mark.parametrize("names", [("rgb",), ("CT",), ("1ct",), ("",), ("ct", "ct")])
 def test_names_of_planes(names: tuple[str, ...]) -> None:
     with pytest.raises(ValidationError, match="plane"):
-        TileInput(tile_cm=1.0, size_px=16, planes=names)
+        TileInput(
+            tile_cm=1.0, size_px=16, planes=tuple(PlaneInput(name=name, low=0, high=1) for name in names)
+        )
 
 
-PLANE = 'name = "ct"\nfile = "ct.tif"\npx_per_cm = 7\ntop_cm = -1.5\nlow = -1024\nhigh = 3071.5\n'
+@pytest.mark.parametrize(
+    ("low", "high", "told"),
+    [
+        (4000, 3000, "low 4000 must be below high 3000"),
+        (3000, 3000, "must be below"),
+        (float("nan"), 3000, "finite"),
+        (0, float("inf"), "finite"),
+        ("0", 3000, "number"),
+        (False, 3000, "number"),
+    ],
+)
+def test_a_range_that_is_none_is_refused(low: object, high: object, told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        PlaneInput.model_validate({"name": "ct", "low": low, "high": high})
+
+
+PLANE = 'name = "ct"\nfile = "ct.tif"\npx_per_cm = 7\ntop_cm = -1.5\n'
 
 
 def manifest(folder: Path, plane: str) -> Path:
@@ -301,16 +363,15 @@ def test_a_manifest_states_planes(tmp_path: Path) -> None:
     (found,) = read_manifest(manifest(tmp_path, PLANE + 'depth_axis = "x"\ndepth_reversed = true\n'))
     assert isinstance(found, ManifestSection)
     image = (tmp_path / "ct.tif").resolve()
-    assert found.planes == (Plane("ct", image, 7.0, -1.5, "x", True, -1024.0, 3071.5),)
+    assert found.planes == (Plane("ct", image, 7.0, -1.5, "x", True),)
 
 
 @pytest.mark.parametrize(
     ("plane", "told"),
     [
         (PLANE + "white = 3\n", "Extra inputs"),
-        (PLANE.replace("low = -1024", "low = 4000"), "must be below high"),
-        (PLANE.replace("low = -1024", "low = nan"), "finite"),
-        (PLANE.replace("low = -1024\n", ""), "required"),
+        (PLANE + "low = 0\nhigh = 3000\n", "Extra inputs"),  # they belong to the model
+        (PLANE.replace("top_cm = -1.5", "top_cm = nan"), "finite"),
         (PLANE.replace("px_per_cm = 7", "px_per_cm = 0"), "greater than 0"),
         (PLANE.replace("px_per_cm = 7", 'px_per_cm = "7"'), "number"),
         (PLANE.replace("top_cm = -1.5\n", ""), "required"),

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from lithostream.engine.bundle import load_bundle
 from lithostream.engine.errors import BundleError
+from lithostream.engine.graph_check import OPSET
 from lithostream.engine.inference.onnxruntime import OnnxRuntimeSession
 from lithostream.export.bundle import check_parity
 from lithostream.export.golden import golden_tiles
-from lithostream.export.graph import OPSET, to_onnx
+from lithostream.export.graph import to_onnx
 from lithostream.training.models.properties import PropertyNet
 
 SIZE = 16

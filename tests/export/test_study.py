@@ -22,7 +22,11 @@ from lithostream.training.study import train_properties
 
 def test_a_checkpoint_records_what_it_was_made_of(checkpoint: Path) -> None:
     _, record = load_checkpoint(checkpoint)
-    assert {path.name for path in checkpoint.iterdir()} == {"weights.safetensors", "training.json"}
+    assert {path.name for path in checkpoint.iterdir()} == {
+        "weights.safetensors",
+        "training.json",
+        "calibration.safetensors",
+    }
     assert record.scanners == ("lithostream synthetic",)
     assert [file.name for file in record.data] == sorted(file.name for file in record.data)
     for report in record.metrics.values():

@@ -11,18 +11,20 @@ import tifffile
 
 torch = pytest.importorskip("torch", reason="training needs the extra 'train'")
 
-from lithostream.engine.bundle import TileInput, load_bundle
-from lithostream.engine.config import RunSettings
+from lithostream.engine.bundle import load_bundle
+from lithostream.engine.config import RunSettings, load_toml
 from lithostream.engine.core.section import Section
 from lithostream.engine.core.synthetic import generate, write
-from lithostream.engine.errors import SourceError
+from lithostream.engine.errors import ConfigError, SourceError
 from lithostream.engine.inference import open_session
 from lithostream.engine.io.discover import discover
+from lithostream.engine.manifest import PlaneInput, TileInput
 from lithostream.engine.stream.runner import run
 from lithostream.export.bundle import export_bundle
 from lithostream.export.golden import golden_tiles
 from lithostream.training.baselines import predict_baseline
 from lithostream.training.checkpoint import load_checkpoint
+from lithostream.training.config import TrainConfig
 from lithostream.training.data.cache import cache_key
 from lithostream.training.data.sources import data_hashes
 from lithostream.training.data.tiles import TileSet, build_tiles
@@ -31,8 +33,9 @@ from lithostream.training.study import train_properties
 
 CT_PX_PER_CM, CT_TOP_CM = 7.0, -2.5  # the CT scan begins above the section
 LOW, HIGH = 500.0, 4000.0
+CT = PlaneInput(name="ct", low=LOW, high=HIGH)
 
-CONFIG = """
+CONFIG = f"""
 name = "with-ct"
 licence = "CC0-1.0"
 description = "Generated cores with CT, for tests."
@@ -41,7 +44,7 @@ targets = ["density"]
 minerals = ["quartz", "pore_water"]
 [tile]
 size_px = 16
-planes = ["ct"]
+planes = [{{ name = "ct", low = {LOW}, high = {HIGH} }}]
 [fit]
 width = 2
 epochs = 1
@@ -72,7 +75,7 @@ def write_with_ct(seed: int, length_cm: float, folder: Path, ct_base_cm: float |
 def entry(image: Path, *, ct: bool = True) -> str:
     text = f'[[section]]\nfile = "{image.name}"\nlog = "{image.stem}_mscl.csv"\n'
     plane = f'[[section.plane]]\nname = "ct"\nfile = "{image.stem}_ct.tif"\npx_per_cm = {CT_PX_PER_CM}\n'
-    return text + (f"{plane}top_cm = {CT_TOP_CM}\nlow = {LOW}\nhigh = {HIGH}\n" if ct else "")
+    return text + (f"{plane}top_cm = {CT_TOP_CM}\n" if ct else "")
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +94,7 @@ def sections(folder: Path) -> list[Section]:
     return found
 
 
-def tiles_of(sections: list[Section], *planes: str) -> TileSet:
+def tiles_of(sections: list[Section], *planes: PlaneInput) -> TileSet:
     tile = TileInput(tile_cm=1.0, size_px=16, planes=planes)
     return build_tiles(sections, ("density",), tile, RunSettings(), {})
 
@@ -104,7 +107,7 @@ def bundle_path(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_tiles_hold_the_plane_beside_the_same_colour(sections: list[Section]) -> None:
-    plain, beside = tiles_of(sections), tiles_of(sections, "ct")
+    plain, beside = tiles_of(sections), tiles_of(sections, CT)
     assert beside.pixels.shape[1:] == (16, 16, 4) and beside.moments.shape[1:] == (2, 4)
     assert np.array_equal(beside.pixels[..., :3], plain.pixels)
     assert np.array_equal(beside.moments[..., :3], plain.moments)
@@ -114,7 +117,7 @@ def test_tiles_hold_the_plane_beside_the_same_colour(sections: list[Section]) ->
 
 
 def test_the_plane_lies_at_its_depth(sections: list[Section]) -> None:
-    tiles = tiles_of(sections, "ct")
+    tiles = tiles_of(sections, CT)
     level = tiles.mean_colour()[:, 3]
     expected = (1000 * tiles.measured[:, 0] - LOW) / (HIGH - LOW) * 255
     assert np.nanmedian(np.abs(level - expected)) < 2.0  # the sensor reads 1 cm with a noise of 0.01 g/cm3
@@ -122,12 +125,12 @@ def test_the_plane_lies_at_its_depth(sections: list[Section]) -> None:
 
 def test_baselines_see_the_plane(sections: list[Section]) -> None:
     errors = {}
-    for planes in ((), ("ct",)):
+    for planes in ((), (CT,)):
         tiles = tiles_of(sections, *planes)
         train = tiles.section == 0
         found = predict_baseline("ridge", tiles, train, 0, np.array([False]))
         errors[planes] = np.nanmean(np.abs(found - tiles.measured)[~train])
-    assert errors[("ct",)] < 0.5 * errors[()]
+    assert errors[(CT,)] < 0.5 * errors[()]
 
 
 def test_the_cache_key_follows_planes(sections: list[Section], tmp_path: Path) -> None:
@@ -142,15 +145,48 @@ def test_the_cache_key_follows_planes(sections: list[Section], tmp_path: Path) -
     moved.write_bytes(plane.image.read_bytes() + b"\0")
     changed = replace(plane, image=moved)
     others = [
-        replace(plane, high=plane.high + 1),
         replace(plane, top_cm=0.0),
         replace(plane, name="x"),
         changed,
     ]
     keys = {key(replace(section, planes=(other,))) for other in others} | {key(section)}
-    assert len(keys) == 5 and key(replace(section, planes=())) not in keys
-    wanted = [TileInput(tile_cm=1.0, size_px=16, planes=p).model_dump() for p in ((), ("ct",))]
-    assert len({cache_key([section], tile=tile) for tile in wanted}) == 2
+    assert len(keys) == 4 and key(replace(section, planes=())) not in keys
+    ranges: list[tuple[PlaneInput, ...]] = [(), (CT,), (PlaneInput(name="ct", low=LOW, high=HIGH + 1),)]
+    wanted = [TileInput(tile_cm=1.0, size_px=16, planes=planes).model_dump() for planes in ranges]
+    assert len({cache_key([section], tile=tile) for tile in wanted}) == 3
+
+
+def test_stored_tiles_are_those_of_the_range(sections: list[Section]) -> None:
+    wide, narrow = (
+        tiles_of(sections, PlaneInput(name="ct", low=low, high=high))
+        for low, high in ((LOW, HIGH), (1500.0, 2000.0))
+    )
+    assert np.array_equal(wide.pixels[..., :3], narrow.pixels[..., :3])
+    samples = LOW + wide.pixels[..., 3] / 255 * (HIGH - LOW)
+    expected = (np.clip(samples, 1500, 2000) - 1500) / 500 * 255
+    # The mean of clamped samples is not the mean clamped, which shows only near the ends of the range.
+    inner = (samples > 1650) & (samples < 1850)
+    assert inner.any() and np.abs(narrow.pixels[..., 3] - expected)[inner].max() <= 0.5 + 0.5 * HIGH / 500
+
+
+@pytest.mark.parametrize(
+    ("planes", "told", "fix"),
+    [
+        ('[{ name = "ct", low = 9, high = 3 }]', "low 9 must be below high 3", ""),
+        ('[{ name = "ct", low = 0, high = 3, hihg = 4 }]', "Extra inputs", "'high'"),
+        ('[{ name = "ct", low = 0, high = inf }]', "finite", ""),
+        ('[{ name = "ct", low = 0, high = 3 }, { name = "ct", low = 0, high = 4 }]', "once", ""),
+    ],
+)
+def test_a_study_that_states_planes_badly_is_refused(
+    folder: Path, tmp_path: Path, planes: str, told: str, fix: str
+) -> None:
+    lines = (folder / "train.toml").read_text(encoding="utf-8").splitlines()
+    changed = [f"planes = {planes}" if line.startswith("planes") else line for line in lines]
+    (tmp_path / "train.toml").write_text("\n".join(changed), encoding="utf-8")
+    with pytest.raises(ConfigError, match=told) as caught:
+        load_toml(tmp_path / "train.toml", TrainConfig)
+    assert caught.value.place.startswith("tile.planes") and fix in caught.value.fix
 
 
 def test_planes_are_recorded_as_training_data(sections: list[Section], bundle_path: Path) -> None:
@@ -162,7 +198,7 @@ def test_planes_are_recorded_as_training_data(sections: list[Section], bundle_pa
 
 def test_a_bundle_names_its_planes_and_gives_what_torch_gives(bundle_path: Path) -> None:
     bundle = load_bundle(bundle_path)
-    assert bundle.manifest.input.planes == ("ct",)
+    assert bundle.manifest.input.planes == (CT,)
     assert bundle.golden_tiles.shape[1:] == (16, 16, 4)
     session = open_session(bundle, batch=8, threads=1)  # holds it to the golden cases
     model, _ = load_checkpoint(bundle_path.parent / "checkpoint")
@@ -176,7 +212,8 @@ def test_a_bundle_names_its_planes_and_gives_what_torch_gives(bundle_path: Path)
 
 def test_golden_tiles_keep_their_colour() -> None:
     plain, beside = (
-        golden_tiles(TileInput(tile_cm=1.0, size_px=16, planes=p)) for p in ((), ("ct", "radiograph"))
+        golden_tiles(TileInput(tile_cm=1.0, size_px=16, planes=p))
+        for p in ((), (CT, PlaneInput(name="radiograph", low=0.0, high=1.0)))
     )
     assert plain.shape == (25, 16, 16, 3) and beside.shape == (25, 16, 16, 5)
     assert np.array_equal(beside[..., :3], plain)
@@ -211,4 +248,4 @@ def test_a_run_uses_the_plane_and_quarantines_sections_without(
 def test_training_stops_where_a_plane_is_missing(sections: list[Section]) -> None:
     bare = replace(sections[1], planes=())
     with pytest.raises(SourceError, match=f"section {bare.name} has no plane 'ct'"):
-        tiles_of([sections[0], bare], "ct")
+        tiles_of([sections[0], bare], CT)
