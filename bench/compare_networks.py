@@ -21,11 +21,11 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import numpy.typing as npt
 
-from lithostream.engine.bundle import TileInput
 from lithostream.engine.config import RunSettings
 from lithostream.engine.core.section import Section
 from lithostream.engine.core.synthetic import SENSORS, generate
 from lithostream.engine.io.mscl import read_log
+from lithostream.engine.manifest import TileInput
 from lithostream.training.config import FitConfig, SplitConfig, SyntheticConfig
 from lithostream.training.data.labels import row_labels
 from lithostream.training.data.sources import labelled_sections

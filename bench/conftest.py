@@ -37,6 +37,8 @@ PACKAGES = (
     "pykdtree",
     "Pillow",
     "torch",
+    "onnxruntime",
+    "openvino",
     "cupy",
 )
 THREAD_VARIABLES = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")

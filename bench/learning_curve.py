@@ -15,9 +15,9 @@ from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from lithostream.engine.bundle import TileInput
 from lithostream.engine.config import RunSettings
 from lithostream.engine.core.synthetic import SENSORS
+from lithostream.engine.manifest import TileInput
 from lithostream.training.config import FitConfig, SplitConfig, SyntheticConfig
 from lithostream.training.data.sources import labelled_sections
 from lithostream.training.data.splits import validation_parts, validation_splits

@@ -4,7 +4,7 @@ import errno
 import json
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -13,7 +13,9 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
+from lithostream.engine.config import AnyBackend, RunSettings, load_toml
 from lithostream.engine.errors import BackendError, LithostreamError, StoppedError
+from lithostream.engine.manifest import Precision
 
 app = typer.Typer(
     name="lithostream",
@@ -54,18 +56,26 @@ def run(
     bundle: Annotated[Path, typer.Option("--bundle", help="Model bundle.")],
     out: OutOption,
     config: Annotated[Path | None, typer.Option("--config", help="Settings, TOML.")] = None,
+    backend: Annotated[
+        AnyBackend | None, typer.Option("--backend", help="Inference runtime, in place of the settings'.")
+    ] = None,
+    precision: Annotated[
+        Precision | None, typer.Option("--precision", help="Of the network, in place of the settings'.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Turn section images into depth logs."""
-    from lithostream.engine.config import RunSettings, load_toml
     from lithostream.engine.progress import section_progress
     from lithostream.engine.report.run_report import write_report
     from lithostream.engine.stream.runner import run as run_sections
 
     settings = load_toml(config, RunSettings) if config else RunSettings()
+    given = {"backend": backend, "precision": precision}
+    settings = settings.model_copy(update={name: value for name, value in given.items() if value})
     with section_progress(console) as progress:
         record = run_sections(paths, bundle, out, settings, progress)
     report = write_report(out)
+    _warn(record.notes)
     for entry in record.quarantined:
         console.print(f"quarantined {entry['name']}: {entry['reason']} (fix: {entry['fix']})", style="yellow")
     if as_json:
@@ -110,11 +120,15 @@ def train_logs(
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="Folder that `train` wrote.")],
     out: OutOption,
+    precision: Annotated[
+        list[str] | None,
+        typer.Option("--precision", help="Also make this variant, fp16 or int8; may be given twice."),
+    ] = None,
 ) -> None:
     """Turn a checkpoint into a verified bundle."""
     with _needs_train_extra():
         from lithostream.export.bundle import export_bundle
-    print(export_bundle(checkpoint, out))
+    print(export_bundle(checkpoint, out, precision or ()))
 
 
 @app.command()
@@ -143,6 +157,28 @@ def report(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run
 
 
 @app.command()
+def build(
+    bundle: Annotated[Path, typer.Argument(help="Model bundle.")],
+    precision: Annotated[
+        Precision | None,
+        typer.Option("--precision", help="Build this one alone. Default: all that the bundle has."),
+    ] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="Settings of the runs, TOML.")] = None,
+) -> None:
+    """Build TensorRT plans for this GPU, so that a run starts at once."""
+    from lithostream.engine.bundle import load_bundle
+    from lithostream.engine.inference.tensorrt import build_plans
+    from lithostream.engine.progress import section_progress
+
+    loaded = load_bundle(bundle)
+    settings = load_toml(config, RunSettings) if config else RunSettings()
+    with section_progress(console) as progress:
+        for made in build_plans(loaded, precision, settings.batch, settings.threads, progress):
+            how = f"built in {made.seconds:.1f} s" if made.built else "was built before"
+            print(f"{made.precision} {how}: {made.path}")
+
+
+@app.command()
 def verify(bundle: Annotated[Path, typer.Argument(help="Model bundle.")]) -> None:
     """Check a bundle's checksums, graph and golden cases."""
     from lithostream.engine.bundle import load_bundle
@@ -150,7 +186,29 @@ def verify(bundle: Annotated[Path, typer.Argument(help="Model bundle.")]) -> Non
 
     loaded = load_bundle(bundle)
     session = open_session(loaded, batch=len(loaded.golden_tiles), threads=1)
+    _warn(session.notes)
     print(f"{loaded.manifest.name} {loaded.sha256} whole; golden cases met by {session.backend}")
+
+
+@app.command()
+def doctor(
+    bundle: Annotated[Path | None, typer.Argument(help="Model bundle to measure the backends with.")] = None,
+    precision: Annotated[Precision, typer.Option("--precision", help="Of the network.")] = "fp32",
+    as_json: JsonOption = False,
+) -> None:
+    """Say which inference backends can run here, what to install for more, and what `auto` picks."""
+    from lithostream.engine.doctor import examine
+
+    found = examine(bundle, precision)
+    if as_json:
+        print(found.model_dump_json())
+    else:
+        Console(soft_wrap=True).print(*found.renderables(), sep="\n")
+
+
+def _warn(notes: Iterable[str]) -> None:
+    for note in notes:
+        console.print(note, style="yellow", markup=False, soft_wrap=True)
 
 
 @contextmanager

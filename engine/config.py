@@ -8,6 +8,7 @@ from typing import Literal, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lithostream.engine.errors import ConfigError
+from lithostream.engine.manifest import Precision
 
 
 class StrictModel(BaseModel):
@@ -18,6 +19,11 @@ class StrictModel(BaseModel):
 
 RoiRule = Literal["sediment", "box", "white_tray", "coloured_liner", "divided_box"]
 """Named colour rules, as in `lithostream.kernels.roi.rules`."""
+
+Backend = Literal["onnxruntime", "onnxruntime-cuda", "openvino", "tensorrt"]
+"""Ways to run a model; the first, on the CPU, is the oracle of the others."""
+
+AnyBackend = Literal["auto", "onnxruntime", "onnxruntime-cuda", "openvino", "tensorrt"]
 
 
 class RunSettings(StrictModel):
@@ -43,6 +49,12 @@ class RunSettings(StrictModel):
         Tiles per model call; never changes a result.
     threads : int
         Threads of the inference runtime; never changes a result.
+    backend : {"auto", "onnxruntime", "onnxruntime-cuda", "openvino", "tensorrt"}
+        Inference runtime; "auto" measures once on each machine, and stays with its choice. Changes results
+        within the bundle's tolerance.
+    precision : {"fp32", "fp16", "int8"}
+        Of the network; results stay within the tolerance that the bundle states for it. On the CPU under OpenVINO
+        fp16 means bf16, see `engine/inference/openvino.py`.
     """
 
     interval_cm: float = Field(default=1.0, gt=0, le=100)
@@ -54,6 +66,8 @@ class RunSettings(StrictModel):
     slab_rows: int = Field(default=512, ge=1)
     batch: int = Field(default=64, ge=1, le=4096)
     threads: int = Field(default=2, ge=1, le=256)
+    backend: AnyBackend = "auto"
+    precision: Precision = "fp32"
 
 
 SettingsModel = TypeVar("SettingsModel", bound=StrictModel)

@@ -65,5 +65,9 @@ class BackendError(LithostreamError):
     """No inference runtime, or more than one, or one that does not answer truthfully."""
 
 
+class BackendMemoryError(BackendError):
+    """A session ran out of memory: a smaller batch, or another runtime, may still answer."""
+
+
 class StoppedError(LithostreamError):
     """The run was stopped from outside in a state that a rerun continues from."""

@@ -1,17 +1,21 @@
 """Inference sessions: one small protocol, a file per runtime."""
 
-from importlib.metadata import distributions
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from lithostream.engine.bundle import Bundle
+from lithostream.engine.config import AnyBackend
 from lithostream.engine.errors import BackendError, BundleError
+from lithostream.engine.manifest import Precision
+
+if TYPE_CHECKING:  # it imports this module
+    from lithostream.engine.inference.fallback import ServingSession
 
 
-class Session(Protocol):
-    """A model ready to serve."""
+class Predictor(Protocol):
+    """What turns tiles into numbers."""
 
     @property
     def backend(self) -> str:
@@ -24,32 +28,64 @@ class Session(Protocol):
         Parameters
         ----------
         tiles : uint8 [N, S, S, C]
-            Any N, 0 included.
+            Any N, 0 included. A session on a GPU also takes CuPy's, and then gives CuPy's.
 
         Returns
         -------
         properties : float32 [N, T]
         distance : float32 [N]
+
+        Raises
+        ------
+        BackendMemoryError
+            The runtime is out of memory.
         """
         ...
 
 
-def open_session(bundle: Bundle, *, batch: int, threads: int) -> Session:
-    """Open the one installed runtime and hold it to the bundle's golden cases.
+class Session(Predictor, Protocol):
+    """A model ready to serve."""
+
+    @property
+    def precision(self) -> Precision:
+        """What was asked for; how a runtime answers it is told by its class."""
+        ...
+
+
+def open_session(
+    bundle: Bundle,
+    *,
+    batch: int,
+    threads: int,
+    backend: AnyBackend = "auto",
+    precision: Precision = "fp32",
+) -> "ServingSession":
+    """Open a runtime and hold it to the bundle's golden cases.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    batch : int
+        Tiles per call; halved where memory runs out.
+    threads : int
+        Of the host.
+    backend : str
+        "auto" takes the fastest one that meets the golden cases, as measured once on this machine, see
+        `choose`; its choice stays. Any other name takes that one and no other.
+    precision : {"fp32", "fp16", "int8"}
 
     Raises
     ------
     BackendError
-        When no runtime, or two that overwrite each other, are installed.
+        No runtime is installed, two overwrite each other, or the one asked for cannot run here.
     BundleError
-        When the session misses the golden cases.
+        No session meets the golden cases, or the bundle has no such precision.
     """
-    require_one_runtime({dist.metadata["Name"].lower() for dist in distributions()})
-    from lithostream.engine.inference.onnxruntime import OnnxRuntimeSession
+    from lithostream.engine.inference.choose import choose
+    from lithostream.engine.inference.fallback import ServingSession
 
-    session = OnnxRuntimeSession(bundle, batch=batch, threads=threads)
-    check_golden(session, bundle)
-    return session
+    choice = choose(bundle, batch=batch, threads=threads, backend=backend, precision=precision)
+    return ServingSession(bundle, choice, batch=batch, threads=threads, precision=precision)
 
 
 def require_one_runtime(installed: set[str]) -> None:
@@ -64,19 +100,33 @@ def require_one_runtime(installed: set[str]) -> None:
         )
 
 
-def check_golden(session: Session, bundle: Bundle) -> None:
-    """Compare a session with the expected outputs stored in the bundle.
+def golden_deviation(session: Predictor, bundle: Bundle) -> float:
+    """Largest deviation from the expected outputs stored in the bundle; NaN or infinity where one is no number.
 
-    The deviation is counted in units of each property's spread over the golden cases, so one
-    tolerance serves g/cm3 and m/s alike.
+    It is counted in units of each property's spread over the golden cases, so one tolerance serves g/cm3
+    and m/s alike. Nothing is stored of the distances, they must only be numbers.
     """
-    found, _ = session.infer(bundle.golden_tiles)
+    found, distance = session.infer(bundle.golden_tiles)
     spread = np.maximum(bundle.golden_properties.std(axis=0), 1e-6)
     worst = float(np.max(np.abs(found - bundle.golden_properties) / spread))
-    if not worst <= bundle.manifest.golden_tolerance:
+    return worst if np.isfinite(distance).all() else float("nan")
+
+
+def check_golden(session: Predictor, bundle: Bundle, allowed: float | None = None) -> float:
+    """Return a session's deviation on the golden cases, at most `allowed`, by default the tolerance of fp32.
+
+    Raises
+    ------
+    BundleError
+        Naming the deviation.
+    """
+    allowed = bundle.tolerance() if allowed is None else allowed
+    worst = golden_deviation(session, bundle)
+    if not worst <= allowed:
         raise BundleError(
             f"{session.backend} misses the golden cases by {worst:.3g} standard deviations,"
-            f" {bundle.manifest.golden_tolerance:.3g} are allowed",
+            f" {allowed:.3g} are allowed",
             file=bundle.path,
             fix="use another runtime version, or export the bundle again",
         )
+    return worst

@@ -1,11 +1,57 @@
-"""ONNX Runtime on the CPU: the default, and the oracle of every other session."""
+"""ONNX Runtime: on the CPU, the default and the oracle of every other session, and on CUDA devices."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
-from lithostream.engine.bundle import MODEL, Bundle
-from lithostream.engine.errors import BundleError
+from lithostream.engine.bundle import Bundle, model_file
+from lithostream.engine.errors import BackendError, BundleError
+from lithostream.engine.inference import require_one_runtime
+from lithostream.engine.inference.memory import typed_errors
+from lithostream.engine.machine import versions
+from lithostream.engine.manifest import Precision
+from lithostream.kernels.arrays import check_array, on_gpu
+
+OUTPUTS = ("properties", "distance")
+BUILDS = ("onnxruntime", "onnxruntime-gpu")
+CUDA = "CUDAExecutionProvider"
+CUDA_EXTRA = "pip install 'lithostream[cuda13]'"
+ALIGNMENT = 256  # of tiles that are read where they lie, as CuPy's own allocations have it
+
+Floats = npt.NDArray[np.float32]
+
+
+def missing() -> str | None:
+    """Say what to install, or why ONNX Runtime cannot run here; None where it can."""
+    try:
+        require_one_runtime(set(versions(BUILDS)))
+        runtime = import_module("onnxruntime")
+    except BackendError as error:
+        return f"{error.reason}: {error.fix}"
+    except ImportError as error:
+        return f"onnxruntime cannot be imported ({error}): install it again"
+    # One build uninstalled from under the other leaves a module without content.
+    return (
+        None if hasattr(runtime, "InferenceSession") else "onnxruntime is an empty module: install it again"
+    )
+
+
+def missing_cuda() -> str | None:
+    """Say what to install, or why ONNX Runtime cannot use a GPU here; None where it can."""
+    reason = missing()
+    if reason is not None:
+        return reason
+    if CUDA not in import_module("onnxruntime").get_available_providers():
+        return f"this onnxruntime is built without CUDA: pip uninstall -y onnxruntime, then {CUDA_EXTRA}"
+    try:
+        xp = import_module("cupy")
+    except ImportError:
+        return f"CuPy is not installed: {CUDA_EXTRA}"
+    return None if xp.cuda.is_available() else "no CUDA device answers: check the driver with nvidia-smi"
 
 
 class OnnxRuntimeSession:
@@ -19,25 +65,19 @@ class OnnxRuntimeSession:
         Tiles per call.
     threads : int
         Intra-op threads.
+    precision : {"fp32", "fp16", "int8"}
+        Which of the bundle's graphs.
     """
 
-    def __init__(self, bundle: Bundle, *, batch: int, threads: int) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = ort.InferenceSession(bundle.model, options, providers=["CPUExecutionProvider"])
+    def __init__(self, bundle: Bundle, *, batch: int, threads: int, precision: Precision = "fp32") -> None:
+        self.precision: Precision = precision
+        self._session, self.backend = _open(bundle, threads, precision, ["CPUExecutionProvider"])
         self._targets = len(bundle.manifest.outputs)
         size, channels = bundle.manifest.input.size_px, bundle.manifest.input.channels
-        self._batch = np.zeros((batch, size, size, channels), np.uint8)
-        self._check_signature(bundle)
+        with _errors():
+            self._batch = np.zeros((batch, size, size, channels), np.uint8)
 
-    @property
-    def backend(self) -> str:
-        """Runtime and version."""
-        return f"onnxruntime {ort.__version__} {self._session.get_providers()[0]}"
-
-    def infer(self, tiles: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    def infer(self, tiles: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
         """See `Session.infer`."""
         properties = np.empty((len(tiles), self._targets), np.float32)
         distance = np.empty(len(tiles), np.float32)
@@ -45,22 +85,124 @@ class OnnxRuntimeSession:
         for start in range(0, len(tiles), step):
             part = tiles[start : start + step]
             self._batch[: len(part)] = part
-            found = self._session.run(["properties", "distance"], {"tiles": self._batch})
+            with _errors():
+                found = self._session.run(OUTPUTS, {"tiles": self._batch})
             properties[start : start + step] = found[0][: len(part)]
             distance[start : start + step] = found[1][: len(part)]
         return properties, distance
 
-    def _check_signature(self, bundle: Bundle) -> None:
+
+class OnnxRuntimeCudaSession:
+    """One ONNX Runtime session on the current GPU, bound to device memory, of one padded batch size.
+
+    Full batches of CuPy tiles are read where they lie; NumPy tiles are copied to the device once. Results follow
+    the tiles: CuPy for CuPy, NumPy for NumPy.
+
+    Parameters
+    ----------
+    bundle, batch, threads, precision
+        As in `OnnxRuntimeSession`.
+
+    Raises
+    ------
+    BackendError
+        ONNX Runtime fell back to the CPU, which it does without a word.
+    """
+
+    def __init__(self, bundle: Bundle, *, batch: int, threads: int, precision: Precision = "fp32") -> None:
+        self._xp = import_module("cupy")
+        self.precision: Precision = precision
+        self._device = int(self._xp.cuda.Device().id)
+        import_module(
+            "onnxruntime"
+        ).preload_dlls()  # CUDA and cuDNN as pip installs them, outside the linker's path
+        # TF32 has ten bits, not fp32; a search by time would choose other kernels, so other digits, in each process.
+        options = {"device_id": self._device, "use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+        self._session, self.backend = _open(bundle, threads, precision, [(CUDA, options)])
+        used = self._session.get_providers()
+        if used[0] != CUDA:
+            raise BackendError(f"ONNX Runtime uses {used[0]} in place of the GPU", fix=CUDA_EXTRA)
         size, channels = bundle.manifest.input.size_px, bundle.manifest.input.channels
-        inputs = [(i.name, i.type, list(i.shape[1:])) for i in self._session.get_inputs()]
-        outputs = {o.name: (o.type, list(o.shape[1:])) for o in self._session.get_outputs()}
-        wanted = {"properties": ("tensor(float)", [self._targets]), "distance": ("tensor(float)", [])}
-        if "rows" in outputs:  # within a tile: may be given too, any number of them, and is not asked for
-            wanted["rows"] = ("tensor(float)", [*outputs["rows"][1][:1], self._targets])
-        if inputs != [("tiles", "tensor(uint8)", [size, size, channels])] or outputs != wanted:
-            raise BundleError(
-                f"graph takes {inputs} and gives {outputs}, the manifest needs"
-                f" uint8 tiles [N, {size}, {size}, {channels}] and {wanted}",
-                file=bundle.path / MODEL,
-                fix="export the bundle again",
+        self._tile = (size, size, channels)
+        with _errors():
+            self._tiles = self._xp.zeros((batch, *self._tile), np.uint8)
+            self._found = (
+                self._xp.empty((batch, len(bundle.manifest.outputs)), np.float32),
+                self._xp.empty(batch, np.float32),
             )
+
+    def infer(self, tiles: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
+        """See `Session.infer`."""
+        given, step = on_gpu(tiles=tiles), len(self._tiles)
+        check_array("tiles", tiles, dtype=np.uint8, shape=(None, *self._tile))
+        with _errors():
+            results = [self._xp.empty((len(tiles), *one.shape[1:]), np.float32) for one in self._found]
+            for start in range(0, len(tiles), step):
+                part = tiles[start : start + step]
+                self._run(part if given and self._fits(part) else self._padded(part, given))
+                for result, found in zip(results, self._found, strict=True):
+                    result[start : start + step] = found[: len(part)]
+            properties, distance = results if given else [one.get() for one in results]
+        return properties, distance
+
+    def _fits(self, part: Any) -> bool:
+        whole = len(part) == len(self._tiles) and part.flags.c_contiguous
+        return bool(whole and part.data.ptr % ALIGNMENT == 0)
+
+    def _padded(self, part: Any, given: bool) -> Any:
+        if given:
+            self._tiles[: len(part)] = part
+        else:
+            stream = self._xp.cuda.get_current_stream()
+            self._tiles[: len(part)].set(np.ascontiguousarray(part), stream=stream)
+        return self._tiles
+
+    def _run(self, tiles: Any) -> None:
+        binding = self._session.io_binding()
+        where = ("cuda", self._device)
+        binding.bind_input("tiles", *where, np.uint8, tiles.shape, tiles.data.ptr)
+        for name, found in zip(OUTPUTS, self._found, strict=True):
+            binding.bind_output(name, *where, np.float32, found.shape, found.data.ptr)
+        self._xp.cuda.get_current_stream().synchronize()  # ONNX Runtime works on a stream of its own
+        self._session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+
+
+def _open(bundle: Bundle, threads: int, precision: Precision, providers: list[Any]) -> tuple[Any, str]:
+    """Open a session whose graph fits the manifest, and name it."""
+    ort = import_module("onnxruntime")
+    graph = bundle.graph(precision)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    with _errors():
+        session = ort.InferenceSession(graph, options, providers=providers)
+    _check_signature(session, bundle, precision)
+    suffix = "" if precision == "fp32" else f" {precision}"
+    return session, f"onnxruntime {ort.__version__} {session.get_providers()[0]}{suffix}"
+
+
+def _check_signature(session: Any, bundle: Bundle, precision: Precision) -> None:
+    size, channels = bundle.manifest.input.size_px, bundle.manifest.input.channels
+    targets = len(bundle.manifest.outputs)
+    inputs = [(i.name, i.type, list(i.shape[1:])) for i in session.get_inputs()]
+    outputs = {o.name: (o.type, list(o.shape[1:])) for o in session.get_outputs()}
+    wanted = {"properties": ("tensor(float)", [targets]), "distance": ("tensor(float)", [])}
+    if "rows" in outputs:  # within a tile: may be given too, any number of them, and is not asked for
+        wanted["rows"] = ("tensor(float)", [*outputs["rows"][1][:1], targets])
+    if inputs != [("tiles", "tensor(uint8)", [size, size, channels])] or outputs != wanted:
+        raise BundleError(
+            f"graph takes {inputs} and gives {outputs}, the manifest needs"
+            f" uint8 tiles [N, {size}, {size}, {channels}] and {wanted}",
+            file=bundle.path / model_file(precision),
+            fix="export the bundle again",
+        )
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    state = import_module("onnxruntime").capi.onnxruntime_pybind11_state
+    kinds = [one for one in vars(state).values() if isinstance(one, type) and issubclass(one, Exception)]
+    with typed_errors("onnxruntime", *kinds):
+        yield

@@ -7,19 +7,21 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 from lithostream.engine.bundle import ENDMEMBERS, Bundle, load_bundle, sha256_file
 from lithostream.engine.config import RunSettings
-from lithostream.engine.core.minerals import load_endmembers
+from lithostream.engine.core.minerals import Endmembers, load_endmembers
 from lithostream.engine.core.planes import wanted_planes
 from lithostream.engine.core.process import process_section
+from lithostream.engine.core.results import SectionResult
 from lithostream.engine.core.section import Plane, Section
-from lithostream.engine.errors import ConfigError, LithostreamError, SourceError
+from lithostream.engine.errors import BackendMemoryError, ConfigError, LithostreamError, SourceError
 from lithostream.engine.inference import open_session
+from lithostream.engine.inference.fallback import ServingSession
 from lithostream.engine.io.discover import discover
 from lithostream.engine.io.names import safe_name, unique_names
+from lithostream.engine.machine import versions
 from lithostream.engine.stream.section_folder import commit_section
 
 PACKAGES = (
@@ -27,6 +29,9 @@ PACKAGES = (
     "numpy",
     "numba",
     "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "tensorrt-cu13",
     "pyarrow",
     "tifffile",
     "imagecodecs",
@@ -50,11 +55,13 @@ class RunRecord:
     bundle : Bundle
     settings : RunSettings
     backend : str
-        Inference runtime and version.
+        Inference runtime and version that the run began with; a section names its own.
     sections : list of dict
         Per finished section: folder, inputs with SHA-256, notes, seconds.
     quarantined : list of dict
         Inputs without a result, each with its reason.
+    notes : list of str
+        Of the inference: backends left out, memory that ran out.
     """
 
     out: Path
@@ -63,6 +70,7 @@ class RunRecord:
     backend: str
     sections: list[dict[str, object]] = field(default_factory=list)
     quarantined: list[dict[str, str | None]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def exit_code(self) -> int:
@@ -84,7 +92,13 @@ def run(
     """
     bundle = load_bundle(bundle_path)
     endmembers = load_endmembers(bundle.path / ENDMEMBERS).subset(bundle.manifest.minerals)
-    session = open_session(bundle, batch=settings.batch, threads=settings.threads)
+    session = open_session(
+        bundle,
+        batch=settings.batch,
+        threads=settings.threads,
+        backend=settings.backend,
+        precision=settings.precision,
+    )
     sections, failures = discover(paths)
     if not sections and not failures:
         raise ConfigError(
@@ -102,22 +116,40 @@ def run(
     for section in sections:
         begun = time.monotonic()
         try:
-            result = process_section(
-                section,
-                bundle,
-                endmembers,
-                session,
-                settings,
-                lambda done, total, name=section.name: progress(name, done, total),  # type: ignore[misc]
-            )
+            result = _process(section, bundle, endmembers, session, settings, progress)
         except SourceError as error:
             _quarantine(record, section.name, error)
             continue
         commit_section(result, bundle, out)
         planes = wanted_planes(section, bundle.manifest.input)
-        record.sections.append(_section_record(section, planes, result.notes, time.monotonic() - begun))
+        entry = _section_record(section, planes, result.notes, time.monotonic() - begun)
+        record.sections.append({**entry, "backend": session.backend})
+    record.notes = session.notes
     _write_record(record, time.monotonic() - started)
     return record
+
+
+def _process(
+    section: Section,
+    bundle: Bundle,
+    endmembers: Endmembers,
+    session: ServingSession,
+    settings: RunSettings,
+    progress: Progress,
+) -> SectionResult:
+    """Process a section; all of it again where memory runs out, so that no section mixes two sessions."""
+    while True:
+        try:
+            return process_section(
+                section,
+                bundle,
+                endmembers,
+                session,
+                settings,
+                lambda done, total: progress(section.name, done, total),
+            )
+        except BackendMemoryError as error:
+            session.retreat(error)
 
 
 def _section_record(
@@ -163,7 +195,9 @@ def _write_record(record: RunRecord, seconds: float) -> None:
             "domain": manifest.domain.description,
         },
         "backend": record.backend,
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "precision": record.settings.precision,
+        "notes": record.notes,
+        "versions": {"python": platform.python_version(), **versions(PACKAGES)},
         "machine": {"system": platform.platform(), "processor": platform.machine()},
         "settings": record.settings.model_dump(),
         "sections": record.sections,

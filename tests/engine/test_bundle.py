@@ -12,9 +12,10 @@ import onnx
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from lithostream.engine.bundle import ENDMEMBERS, GOLDEN, MANIFEST, MODEL, Domain, load_bundle
+from lithostream.engine.bundle import ENDMEMBERS, GOLDEN, MANIFEST, MODEL, load_bundle
 from lithostream.engine.errors import BackendError, BundleError
 from lithostream.engine.inference import check_golden, open_session, require_one_runtime
+from lithostream.engine.manifest import Domain
 
 
 @pytest.fixture

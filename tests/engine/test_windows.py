@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lithostream.engine.bundle import TileInput
 from lithostream.engine.config import RunSettings
 from lithostream.engine.core.section import Section
 from lithostream.engine.core.synthetic import SyntheticCore
 from lithostream.engine.core.windows import Window, open_section, section_grid, window_tiles, windows
 from lithostream.engine.errors import ConfigError, ScaleError, SourceError
 from lithostream.engine.io.discover import discover
+from lithostream.engine.manifest import TileInput
 
 TILE = TileInput(tile_cm=1.0, size_px=16)
 

@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lithostream.engine.bundle import TileInput
+from lithostream.engine.cache import cache_folder
 from lithostream.engine.config import RunSettings
 from lithostream.engine.core.section import Section
 from lithostream.engine.core.synthetic import generate, write
 from lithostream.engine.errors import ConfigError, StoppedError
+from lithostream.engine.manifest import TileInput
 from lithostream.training.config import Range
 from lithostream.training.data import cache as cache_module
 from lithostream.training.data import tiles as tiles_module
@@ -167,12 +168,12 @@ def test_a_full_or_closed_disk_is_a_typed_error_that_leaves_nothing(
 
 def test_the_cache_lies_where_the_user_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LITHOSTREAM_CACHE", "/big/disk")
-    assert cache_module.cache_folder() == Path("/big/disk")
+    assert cache_folder() == Path("/big/disk")
     monkeypatch.delenv("LITHOSTREAM_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
-    assert cache_module.cache_folder() == Path("/xdg/lithostream")
+    assert cache_folder() == Path("/xdg/lithostream")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache_module.cache_folder() == Path.home() / ".cache" / "lithostream"
+    assert cache_folder() == Path.home() / ".cache" / "lithostream"
 
 
 @pytest.mark.parametrize("ahead", [1, 3])
@@ -248,7 +249,7 @@ MEMORY = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from lithostream.engine.bundle import TileInput
+from lithostream.engine.manifest import TileInput
 from lithostream.engine.config import RunSettings
 from lithostream.engine.core.section import Section
 from lithostream.training.data.tiles import build_tiles

@@ -4,11 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lithostream.engine.bundle import TileInput
 from lithostream.engine.config import RunSettings
 from lithostream.engine.core.section import Section
 from lithostream.engine.errors import ConfigError
 from lithostream.engine.io.mscl import SensorLog, read_log
+from lithostream.engine.manifest import TileInput
 from lithostream.training.config import Range
 from lithostream.training.data.labels import row_labels
 from lithostream.training.data.tiles import TileSet, build_tiles

@@ -4,7 +4,6 @@ import errno
 import hashlib
 import json
 import mmap
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -22,12 +21,12 @@ from safetensors.numpy import load_file, save_file
 
 from lithostream import engine, kernels, training
 from lithostream.engine.bundle import sha256_file
+from lithostream.engine.cache import FOLDER_VARIABLE
 from lithostream.engine.core.section import Plane, Section
 from lithostream.engine.errors import ConfigError, LithostreamError, StoppedError
 from lithostream.training.data.sources import section_hashes
 
 PIXELS, ARRAYS, INDEX = "pixels.npy", "arrays.safetensors", "index.json"
-FOLDER_VARIABLE = "LITHOSTREAM_CACHE"
 DECODERS = ("lithostream", "numpy", "imagecodecs", "tifffile", "simplejpeg", "Pillow")
 # Of a section and its planes: paths, whose contents count instead, and remarks.
 HERE = {"image", "log", "sidecars", "notes"}
@@ -43,14 +42,6 @@ class Stored(NamedTuple):
 
     pixels: Pixels
     arrays: Arrays
-
-
-def cache_folder() -> Path:
-    """Where cut tiles are kept: $LITHOSTREAM_CACHE, else `lithostream` below $XDG_CACHE_HOME or ~/.cache."""
-    given = os.environ.get(FOLDER_VARIABLE)
-    if given:
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lithostream"
 
 
 def cache_key(sections: Sequence[Section], **settings: object) -> str:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from lithostream.engine.bundle import TileInput
+from lithostream.engine.cache import cache_folder
 from lithostream.engine.config import RunSettings
 from lithostream.engine.core.planes import open_planes
 from lithostream.engine.core.rows import row_means, tile_colour
@@ -17,13 +17,14 @@ from lithostream.engine.core.section import Section
 from lithostream.engine.core.windows import open_section, section_grid, window_tiles, windows
 from lithostream.engine.errors import ConfigError
 from lithostream.engine.io.mscl import read_log
+from lithostream.engine.manifest import TileInput
 from lithostream.training.config import Range
-from lithostream.training.data.cache import Append, Arrays, cache_folder, cache_key, release, stored_tiles
+from lithostream.training.data.cache import Append, Arrays, cache_key, release, stored_tiles
 from lithostream.training.data.labels import Labels, row_labels
 from lithostream.training.data.profile import Profile
 
 # Never change a result, so tiles cut under other values are as good.
-SPEED_ONLY = {"slab_rows", "batch", "threads"}
+SPEED_ONLY = {"slab_rows", "batch", "threads", "backend", "precision"}
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
@@ -35,7 +36,8 @@ Bools = npt.NDArray[np.bool_]
 class TileSet:
     """N tiles in R rows of depth; a row has one label for all of its tiles.
 
-    Pixels and moments are of all M tiles that were cut; a part of the rows shares them and holds their places.
+    Pixels and moments are of all M tiles that were cut; a part of the rows shares them and holds their
+    places.
 
     Attributes
     ----------
@@ -136,7 +138,7 @@ class TileSet:
 
 
 class _Rows(NamedTuple):
-    """The kept rows of one section, what goes with their tiles, and the colour of all rows; as in `TileSet`."""
+    """The kept rows of one section, what goes with their tiles, the colour of all rows; as in `TileSet`."""
 
     moments: Floats
     row: Ints
@@ -172,9 +174,9 @@ def build_tiles(
 ) -> TileSet:
     """Cut and label the tiles of every section that has a log, or map those that were cut before.
 
-    Rows without a label, or that hold no core tile that every plane covers, are left out. Pixels go to disk window
-    by window, so memory holds one window, the planes of one section and about 100 bytes per tile however large the
-    images are.
+    Rows without a label, or that hold no core tile that every plane covers, are left out. Pixels go to disk
+    window by window, so memory holds one window, the planes of one section and about 100 bytes per tile
+    however large the images are.
 
     Parameters
     ----------

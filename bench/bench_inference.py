@@ -1,0 +1,115 @@
+"""ResNet-18 (width 64, tiles of 200 px, batch 32) through each CPU backend, beside PyTorch in eager mode.
+
+Random weights: speed alone. The peer's images are contiguous NCHW, as PyTorch has them by default.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from lithostream.engine.bundle import Bundle, load_bundle
+from lithostream.engine.config import Backend
+from lithostream.engine.inference.runtimes import missing, open_gated
+from lithostream.engine.manifest import Precision, Variant
+
+WIDTH, SIZE, BATCH, THREADS = 64, 200, 32, 2
+CALIBRATION = 4
+ROUNDS = 2  # of a third of a second each
+TORCH = "peer: pip install 'lithostream[train]'"
+BACKENDS: list[tuple[Backend, Precision]] = [
+    ("onnxruntime", "fp32"),
+    ("onnxruntime", "int8"),
+    ("openvino", "fp32"),
+    ("openvino", "fp16"),
+    ("openvino", "int8"),
+]
+"""Under OpenVINO fp16 means bf16."""
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@cache
+def tiles() -> Pixels:
+    """Tiles of different colours, else the golden outputs would hardly differ and no deviation from them be small."""
+    rng = np.random.default_rng(3)
+    colour = rng.integers(0, 200, (BATCH, 1, 1, 3))
+    return (colour + rng.integers(0, 56, (BATCH, SIZE, SIZE, 3))).astype(np.uint8)
+
+
+@cache
+def network() -> Any:
+    torch = pytest.importorskip("torch", reason=TORCH)
+    properties = pytest.importorskip("lithostream.training.models.properties", reason=TORCH)
+    torch.manual_seed(0)
+    made = properties.PropertyNet(3, WIDTH, SIZE, 0.0).eval()
+    torch.nn.init.normal_(made.head.weight, std=0.01)  # it starts at zero
+    return made
+
+
+@cache
+def eager() -> Callable[[Pixels], npt.NDArray[np.float32]]:
+    torch = pytest.importorskip("torch", reason=TORCH)
+    torch.set_num_threads(THREADS)
+    model = network()
+
+    def predict(given: Pixels) -> npt.NDArray[np.float32]:
+        with torch.inference_mode():
+            images = model._images(torch.from_numpy(given)).contiguous()
+            found: npt.NDArray[np.float32] = model.normalised(images)[0].numpy()
+        return found
+
+    return predict
+
+
+@cache
+def bundle() -> Bundle:
+    """A bundle of random weights in each precision, whose golden outputs are PyTorch's."""
+    graph = pytest.importorskip("lithostream.export.graph", reason=TORCH).to_onnx(network(), SIZE)
+    shipped = load_bundle(Path(__file__).parents[1] / "engine" / "demo_bundle")
+    stated = {
+        "input": shipped.manifest.input.model_copy(update={"size_px": SIZE}),
+        "golden_tolerance": 1e-2,
+        "variants": (Variant(precision="int8", golden_tolerance=1.0),),
+    }
+    return replace(
+        shipped,
+        manifest=shipped.manifest.model_copy(update=stated),
+        model=graph,
+        golden_tiles=tiles(),
+        golden_properties=eager()(tiles()),
+        variants={"int8": int8(graph)},
+    )
+
+
+def int8(graph: bytes) -> bytes:
+    import onnx
+
+    from lithostream.export.variants import to_int8
+
+    made: bytes = to_int8(onnx.load_from_string(graph), tiles()[:CALIBRATION]).SerializeToString()
+    return made
+
+
+@pytest.mark.parametrize(("backend", "precision"), BACKENDS)
+@pytest.mark.benchmark(group="inference")
+def bench_resnet18(benchmark: BenchmarkFixture, backend: Backend, precision: Precision) -> None:
+    reason = missing(backend)
+    if reason is not None:
+        pytest.skip(reason)
+    session = open_gated(backend, bundle(), batch=BATCH, threads=THREADS, precision=precision).session
+    benchmark.pedantic(session.infer, (tiles(),), rounds=ROUNDS)  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize(("backend", "precision"), BACKENDS)
+@pytest.mark.benchmark(group="inference")
+def bench_resnet18_peer_torch(benchmark: BenchmarkFixture, backend: Backend, precision: Precision) -> None:
+    predict = eager()
+    predict(tiles())  # warm
+    benchmark.pedantic(predict, (tiles(),), rounds=ROUNDS)  # type: ignore[no-untyped-call]
