@@ -27,7 +27,7 @@ def predict_baseline(name: str, rows: Rows, train: Bools, seed: int, logarithmic
     ConfigError
         A target has no reading among them.
     """
-    check_measured(rows, train)
+    check_measured(rows, train, logarithmic)
     colour = rows.mean_colour()
     found = np.full(rows.labels.shape, np.nan)
     for target, label in enumerate(on_scale(rows.labels, logarithmic).T):

@@ -45,7 +45,7 @@ def fit_depth_model(profile: Profile, at: Ints, labels: Floats, logarithmic: Boo
     profile : Profile
         Of whole sections: the colour around labelled rows counts, whether labelled or not.
     at : int64 [R]
-        Labelled rows, as places in the profile. Of more than `MOST_ROWS`, evenly spaced ones are used.
+        Labelled rows, as places in the profile. Of more than `MOST_ROWS`, evenly spaced ones of each target are used.
     labels : float64 [R, T]
         NaN where not known; each target has at least one label.
     logarithmic : bool [T]
@@ -56,8 +56,9 @@ def fit_depth_model(profile: Profile, at: Ints, labels: Floats, logarithmic: Boo
     DepthModel
         Not yet `calibrated`: its intervals and distance limit are infinite.
     """
-    thinned = slice(None, None, -(-len(at) // MOST_ROWS))
-    at, wanted = at[thinned], on_scale(labels[thinned], logarithmic)
+    wanted = on_scale(labels, logarithmic)
+    kept = _thinned(wanted)
+    at, wanted = at[kept], wanted[kept]
     mean, std = np.nanmean(wanted, axis=0), np.maximum(np.nanstd(wanted, axis=0), 1e-9)
     colour_mean, whitening = _whitening(profile.colour[at])
     white = (profile.colour - colour_mean) @ whitening
@@ -84,6 +85,15 @@ def predict_profile(model: DepthModel, profile: Profile) -> DepthPrediction:
 def calibrated(model: DepthModel, factor_90: Floats, distance_limit: float) -> DepthModel:
     """Set the interval factor [T] and the distance limit that held-out rows gave."""
     return replace(model, factor_90=factor_90, distance_limit=distance_limit)
+
+
+def _thinned(labels: Floats) -> Ints:
+    """Rows of labels [R, T] to use: all, or of each target an even share of `MOST_ROWS`."""
+    if len(labels) <= MOST_ROWS:
+        return np.arange(len(labels))
+    known = [np.flatnonzero(np.isfinite(label)) for label in labels.T]
+    share = MOST_ROWS // len(known)
+    return np.unique(np.concatenate([rows[:: -(-len(rows) // share)] for rows in known if len(rows)]))
 
 
 def _whitening(colour: Floats) -> tuple[Floats, Floats]:

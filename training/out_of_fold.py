@@ -71,20 +71,18 @@ def depth_folds(name: str, rows: Rows, split: SplitConfig, seed: int, logarithmi
     """Predict by depth models, filed under `name`."""
     fold, at = folds_of(rows, split, seed), in_profile(rows)
     found, spread = np.full((2, *rows.labels.shape), np.nan)
-    distance, label_std = (
-        np.full(len(rows.labels), np.nan),
-        np.nanstd(on_scale(rows.labels, logarithmic), axis=0),
-    )
+    distance = np.full(len(rows.labels), np.nan)
     for k in range(split.folds):
         held = fold == k
         allowed = away_from(rows, held, split.gap_cm)
-        check_measured(rows, allowed)
+        check_measured(rows, allowed, logarithmic)
         model = fit_depth_model(rows.profile, at[allowed], rows.labels[allowed], logarithmic)
         seen = predict_profile(model, rows.profile)
         found[held] = on_scale(seen.value[at[held]], logarithmic)
-        # In deviations of all labels: a fold that holds out the extremes would call itself the surest.
-        spread[held] = seen.spread[at[held]] / model.label_std * label_std
+        spread[held] = seen.spread[at[held]] / model.label_std
         distance[held] = seen.distance[at[held]]
+    # In deviations of all labels: in its own, a fold that holds out the extremes would call itself the surest.
+    spread *= np.nanstd(on_scale(rows.labels, logarithmic), axis=0)
     return OutOfFold(fold, {name: found}, {name: spread}, {name: distance})
 
 

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -7,8 +9,13 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern, WhiteKernel
 
 from lithostream.engine.core.depth_model import filtered
+from lithostream.engine.core.section import Section
+from lithostream.engine.errors import ConfigError
+from lithostream.training.config import SplitConfig
+from lithostream.training.data.core_logs import LogRows
 from lithostream.training.data.profile import Profile, on_scale
 from lithostream.training.depth import LINGERING, NOISE_SHARE, calibrated, fit_depth_model, predict_profile
+from lithostream.training.out_of_fold import baseline_folds, depth_folds
 
 LINEAR = np.zeros(1, np.bool_)
 
@@ -108,3 +115,38 @@ def test_logarithms_of_what_is_not_positive_are_unknown() -> None:
     found = on_scale(values, np.array([False, True]))
     np.testing.assert_array_equal(found[:, 0], values[:, 0])
     np.testing.assert_allclose(found[:, 1], [0.0, np.nan, np.nan, 1.0])
+
+
+def test_many_rows_are_thinned_and_a_rare_target_is_kept(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lithostream.training.depth.MOST_ROWS", 40)
+    profile, label = bedded(rng, 160)
+    rare = np.full(160, np.nan)
+    rare[[33, 71, 107]] = 2.0 + label[[33, 71, 107], 0]  # no even spacing of all rows meets these
+    labels = np.column_stack([label[:, 0], rare])
+    model = fit_depth_model(profile, np.arange(160), labels, np.zeros(2, np.bool_))
+    assert 20 <= len(model.banks[0].rows) <= 40
+    assert model.label_mean[1] == pytest.approx(np.nanmean(rare))
+    assert np.isfinite(predict_profile(model, profile).value).all()
+
+
+def test_a_target_without_a_positive_label_has_no_logarithm(rng: np.random.Generator) -> None:
+    profile, label = bedded(rng, 40)
+    top = np.arange(40.0)
+    rows = LogRows(
+        targets=("magnetic_susceptibility",),
+        sections=(Section("s", Path("s.csv"), 1.0, "manifest"),),
+        labels=-label,
+        section=np.zeros(40, np.int64),
+        top_cm=top,
+        base_cm=top + 1,
+        place=np.arange(40),
+        colour=profile.colour,
+        profile=profile,
+    )
+    split = SplitConfig(folds=2, block_cm=10, buffer_cm=0)
+    with pytest.raises(ConfigError, match="reading of magnetic_susceptibility"):
+        depth_folds("ours", rows, split, 0, np.ones(1, np.bool_))
+    with pytest.raises(ConfigError, match="reading of magnetic_susceptibility"):
+        baseline_folds(rows, split, 0, np.ones(1, np.bool_))

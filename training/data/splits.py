@@ -8,7 +8,7 @@ import numpy.typing as npt
 from lithostream.engine.core.section import Section
 from lithostream.engine.errors import ConfigError
 from lithostream.training.config import SplitConfig
-from lithostream.training.data.profile import Rows
+from lithostream.training.data.profile import Rows, on_scale
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -106,15 +106,15 @@ def validation_splits(
     return [(allowed & away_from(tiles, validation, buffer_cm), validation) for validation in held]
 
 
-def check_measured(tiles: Rows, rows: Bools) -> None:
-    """Refuse training rows [R] without any label of a target.
+def check_measured(tiles: Rows, rows: Bools, logarithmic: Bools | None = None) -> None:
+    """Refuse training rows [R] without any label of a target; one that is not positive is none of a `logarithmic` [T] one.
 
     Raises
     ------
     ConfigError
         Naming the target.
     """
-    labels = tiles.labels[rows]
+    labels = tiles.labels[rows] if logarithmic is None else on_scale(tiles.labels[rows], logarithmic)
     missing = [
         name for name, label in zip(tiles.targets, labels.T, strict=True) if not np.isfinite(label).any()
     ]
