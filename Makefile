@@ -61,6 +61,7 @@ $(VENV)/bench-installed: $(VENV)/dev-installed
 	@touch $@
 
 $(TRAIN)/installed: $(VENV)/created $(SOURCES)
+	@test -d $(TRAIN)/lib || test "$$(df -Pk . | awk 'NR == 2 { print $$4 }')" -gt 9000000 || { echo "The training environment takes 7 GB: free 9 GB beside $(CURDIR)"; exit 1; }
 	$(PYTHON) -m venv $(TRAIN)
 	$(TRAIN)/bin/$(PIP) install -e '.[cpu,dev,train]'
 	@touch $@
