@@ -1,4 +1,4 @@
-"""Superpixels of one window, and what lies in each of them."""
+"""Segments of one window, and what lies in each of them."""
 
 from typing import NamedTuple
 
@@ -41,31 +41,36 @@ class WindowSegments(NamedTuple):
     interval_pixels: npt.NDArray[np.int64]
 
 
-def pool(
-    window: Window,
-    grid: Grid,
-    found: WindowTiles,
-    values: npt.NDArray[np.float32],
-    settings: RunSettings,
-) -> WindowSegments:
-    """Cut a window into superpixels and pool colour and tile values over each.
-
-    Parameters
-    ----------
-    window : Window
-    grid : Grid
-    found : WindowTiles
-    values : float32 [N, C]
-        One row per tile of `found`.
-    settings : RunSettings
-    """
+def superpixels(window: Window, grid: Grid, settings: RunSettings) -> npt.NDArray[np.int32]:
+    """Cut a window's core into superpixels: int32 [H, W], 0 where there is no core."""
     area_cm2 = np.count_nonzero(window.mask) / grid.px_per_cm**2
-    labels = slic(
+    return slic(
         window.rgb,
         n_segments=max(1, round(area_cm2 * settings.superpixels_per_cm2)),
         compactness=settings.compactness,
         mask=window.mask,
     )
+
+
+def pool(
+    window: Window,
+    grid: Grid,
+    labels: npt.NDArray[np.int32],
+    found: WindowTiles,
+    values: npt.NDArray[np.float32],
+) -> WindowSegments:
+    """Pool colour and tile values over the segments of a window.
+
+    Parameters
+    ----------
+    window : Window
+    grid : Grid
+    labels : int32 [H, W]
+        Segments 1, 2, ...; 0 where there is no core.
+    found : WindowTiles
+    values : float32 [N, C]
+        One row per tile of `found`.
+    """
     stats = segment_stats(labels, window.rgb)
     pooled = segment_stats(labels, _spread(window, grid, found, values))
     corner = np.array([window.row_px, 0])

@@ -11,9 +11,10 @@ from lithostream.engine.config import RunSettings
 from lithostream.engine.core.aggregate import overlap, segments_to_intervals, tiles_to_intervals
 from lithostream.engine.core.grid import Grid
 from lithostream.engine.core.join import join
+from lithostream.engine.core.label_map import LabelMap
 from lithostream.engine.core.minerals import Endmembers
 from lithostream.engine.core.planes import open_planes
-from lithostream.engine.core.pooling import WindowSegments, pool
+from lithostream.engine.core.pooling import WindowSegments, pool, superpixels
 from lithostream.engine.core.results import IntervalResult, SectionResult, TileResult
 from lithostream.engine.core.rows import correct_rows, tile_colour
 from lithostream.engine.core.section import Section
@@ -48,6 +49,7 @@ class _Collector:
         self.step = max(1, round(grid.px_per_cm / PREVIEW_PX_PER_CM))
         self.tiles: list[tuple[WindowTiles, npt.NDArray[np.float32], npt.NDArray[np.float32], Bools]] = []
         self.colour: list[Floats] = []
+        self.labels = LabelMap(grid.width_px)
         self.segments: list[WindowSegments] = []
         self.core_px: list[npt.NDArray[np.int64]] = []
         self.uncovered = 0
@@ -100,7 +102,9 @@ def process_section(
         kept.tiles.append((found, properties, distance, outside))
         kept.colour.append(tile_colour(found.pixels))
         values = np.concatenate([properties, outside[:, None].astype(np.float32)], axis=1)
-        kept.segments.append(pool(window, grid, found, values, settings))
+        labels = superpixels(window, grid, settings)
+        kept.labels.append(labels)
+        kept.segments.append(pool(window, grid, labels, found, values))
         kept.look(window)
         kept.uncovered += count_uncovered(window, grid, settings, found)
         on_rows(window.row_px + len(window.rgb), grid.height_px)
@@ -155,6 +159,8 @@ def _finish(
         intervals,
         np.concatenate(kept.preview),
         np.concatenate(kept.preview_mask),
+        kept.step,
+        kept.labels.numbered(_numbers(kept.segments)),
         notes,
     )
 
@@ -173,13 +179,18 @@ def _stack_tiles(kept: _Collector) -> TileResult:
 
 def _stack_segments(parts: list[WindowSegments]) -> WindowSegments:
     """Stack the windows' segments, numbering them through the section."""
-    offsets = np.cumsum([0] + [len(part.area_px) for part in parts[:-1]])
-    shifts = [np.array([offset, 0, 0]) for offset in offsets]
+    shifts = [np.array([numbers[0] if len(numbers) else 0, 0, 0]) for numbers in _numbers(parts)]
     pixels = [part.interval_pixels + shift for part, shift in zip(parts, shifts, strict=True)]
     columns = {
         name: np.concatenate([getattr(part, name) for part in parts]) for name in WindowSegments._fields
     }
     return WindowSegments(**{**columns, "interval_pixels": np.concatenate(pixels)})
+
+
+def _numbers(parts: list[WindowSegments]) -> list[npt.NDArray[np.int64]]:
+    """Numbers of each window's segments in the section."""
+    ends = np.cumsum([len(part.area_px) for part in parts])
+    return [np.arange(end - len(part.area_px), end) for part, end in zip(parts, ends, strict=True)]
 
 
 def _intervals(

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from lithostream.engine.core.grid import Grid
 from lithostream.engine.core.join import Joined
+from lithostream.engine.core.label_map import NumberedMap
 from lithostream.engine.core.pooling import WindowSegments
 from lithostream.engine.core.section import Section
 from lithostream.engine.core.unmix import MineralResult
@@ -87,6 +88,10 @@ class SectionResult:
     intervals : IntervalResult
     preview : uint8 [h, w, 3]
     preview_mask : bool [h, w]
+    preview_step : int
+        Pixels of the image between those of the preview.
+    segment_map : NumberedMap
+        Which segment each pixel belongs to.
     notes : tuple of str
         Conversions, doubts and what the log reader masked.
     """
@@ -100,4 +105,6 @@ class SectionResult:
     intervals: IntervalResult
     preview: npt.NDArray[np.uint8]
     preview_mask: Bools
+    preview_step: int
+    segment_map: NumberedMap
     notes: tuple[str, ...]

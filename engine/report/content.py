@@ -23,6 +23,8 @@ class ReportSection:
         Its interval table (`engine.core.tables`), at least one row.
     strip : Path or uint8 [h, w, 3]
         Picture from the first interval's top to the last one's base (`engine.report.strip`).
+    mineral_map : Path, optional
+        The same stretch in the colours of the leading minerals (`engine.report.mineral_map`).
     facts : mapping of str to str
         Rows of the facts table beyond what the interval table says: image, log, hashes, seconds.
     notes : tuple of str
@@ -36,6 +38,7 @@ class ReportSection:
     name: str
     intervals: pa.Table
     strip: Path | npt.NDArray[np.uint8]
+    mineral_map: Path | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     true_properties: Mapping[str, Floats] = field(default_factory=dict)

@@ -83,6 +83,8 @@ class _Drawing:
     def draw(self) -> Figure:
         hole_m = _hole_edges(self.table)
         last = self._strip()
+        if self.section.mineral_map:
+            last = self._map(self.section.mineral_map)
         curves_inch = self.next_inch
         free = _WIDTH - curves_inch - (_RIGHT if hole_m is None else _HOLE_AXIS)
         shares = len(self.targets) + _MINERALS_TO_PROPERTY * bool(self.minerals)
@@ -114,17 +116,30 @@ class _Drawing:
     def _strip(self) -> Axes:
         """Draw the picture, in true proportions where they fit."""
         pixels = _pixels(self.section.strip)
-        true_inch = pixels.shape[1] / pixels.shape[0] * self.body
-        inch = float(np.clip(true_inch, _STRIP_NARROWEST, _STRIP_WIDEST))
-        axes = self._panel(inch, "Core", "" if inch == true_inch else "not to scale across")
+        to_scale = _STRIP_NARROWEST <= self._true_inch(pixels) <= _STRIP_WIDEST
+        axes = self._picture(pixels, "Core", "" if to_scale else "not to scale across")
+        axes.tick_params(left=True, labelleft=True)
+        axes.set_ylabel("section offset, cm", loc="top")
+        return axes
+
+    def _map(self, path: Path) -> Axes:
+        """Draw the leading minerals beside the picture."""
+        return self._picture(_pixels(path), "Main solid", "darker: more")
+
+    def _picture(self, pixels: npt.NDArray[np.uint8], title: str, subtitle: str) -> Axes:
+        inch = float(np.clip(self._true_inch(pixels), _STRIP_NARROWEST, _STRIP_WIDEST))
+        axes = self._panel(inch, title, subtitle)
         axes.grid(False)
         extent = (0.0, 1.0, *self.limits)
         axes.imshow(pixels, extent=extent, aspect="auto", interpolation="none")
         axes.set_xticks([])
         axes.spines[:].set_visible(False)
-        axes.tick_params(left=True, labelleft=True)
-        axes.set_ylabel("section offset, cm", loc="top")
         return axes
+
+    def _true_inch(self, pixels: npt.NDArray[np.uint8]) -> float:
+        """Width at which a picture is to scale with the depth axis."""
+        height, width = pixels.shape[:2]
+        return float(width / height * self.body)
 
     def _property(self, name: str, colour: str, width: float) -> Axes:
         target, known = TARGETS[name], ~self.outside

@@ -15,7 +15,7 @@ from lithostream.engine.errors import ConfigError
 from lithostream.engine.report.content import Quarantined, ReportRun, ReportSection
 from lithostream.engine.report.html import render_report
 from lithostream.engine.stream.runner import RUN_RECORD
-from lithostream.engine.stream.section_folder import INTERVALS, STRIP
+from lithostream.engine.stream.section_folder import INTERVALS, MINERAL_MAP, STRIP
 
 REPORT = "report.html"
 TRUE_VOLUME = "_volume_pct"
@@ -82,6 +82,7 @@ def _section(run_folder: Path, entry: dict[str, Any], truth: Truth) -> ReportSec
         name=entry["name"],
         intervals=_intervals(folder / INTERVALS),
         strip=folder / STRIP,
+        mineral_map=folder / MINERAL_MAP if (folder / MINERAL_MAP).exists() else None,
         facts={**inputs, "scanner": entry["scanner"] or "not stated", "seconds": str(entry["seconds"])},
         notes=tuple(entry["notes"]),
         true_properties={name: values for name, values in truth.items() if name in TARGETS},

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tifffile
 from PIL import Image
 
 from lithostream.engine.bundle import sha256_file
@@ -35,7 +36,7 @@ def intervals(finished: RunRecord, core: SyntheticCore) -> pa.Table:
 
 def test_a_section_folder_holds_what_is_promised(finished: RunRecord, core: SyntheticCore) -> None:
     names = {path.name for path in (finished.out / core.name).iterdir()}
-    assert names == {*TABLES, "log.las", "strip.png"}
+    assert names == {*TABLES, "log.las", "strip.png", "segments.tif", "minerals.png"}
     assert not [path.name for path in finished.out.iterdir() if path.name.startswith(".")]
 
 
@@ -90,6 +91,14 @@ def test_segments_tile_the_core(finished: RunRecord, core: SyntheticCore) -> Non
     rows = (floats_of(intervals, "base_cm") - floats_of(intervals, "top_cm")) * core.px_per_cm
     core_px = floats_of(intervals, "core_fraction") @ rows * width
     assert floats_of(segments, "area_px").sum() == pytest.approx(core_px)
+
+
+def test_the_segment_map_is_that_of_the_table(finished: RunRecord, core: SyntheticCore) -> None:
+    segments = pq.read_table(finished.out / core.name / "segments.parquet")
+    labels = tifffile.imread(finished.out / core.name / "segments.tif")
+    assert labels.shape == core.core_mask.shape
+    area_px = np.bincount(labels.ravel(), minlength=len(segments) + 1)[1:]
+    assert np.array_equal(area_px, segments["area_px"].to_numpy())
 
 
 def test_log_opens_in_lasio(finished: RunRecord, core: SyntheticCore, intervals: pa.Table) -> None:
