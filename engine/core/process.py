@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,25 +11,17 @@ import numpy.typing as npt
 from lithostream.engine.bundle import Bundle
 from lithostream.engine.config import RunSettings
 from lithostream.engine.core.aggregate import overlap, segments_to_intervals, tiles_to_intervals
-from lithostream.engine.core.grid import Grid
 from lithostream.engine.core.join import join
 from lithostream.engine.core.label_map import LabelMap
+from lithostream.engine.core.lane import SectionPlan, WindowResult, process_window
 from lithostream.engine.core.minerals import Endmembers
 from lithostream.engine.core.planes import open_planes
-from lithostream.engine.core.pooling import WindowSegments, pool, superpixels
+from lithostream.engine.core.pooling import WindowSegments
 from lithostream.engine.core.results import IntervalResult, SectionResult, TileResult
-from lithostream.engine.core.rows import correct_rows, tile_colour
+from lithostream.engine.core.rows import correct_rows
 from lithostream.engine.core.section import Section
 from lithostream.engine.core.unmix import MIXING_LAW_STD, MineralFlag, MineralResult, unmix_properties
-from lithostream.engine.core.windows import (
-    Window,
-    WindowTiles,
-    count_uncovered,
-    open_section,
-    section_grid,
-    window_tiles,
-    windows,
-)
+from lithostream.engine.core.windows import open_section, section_grid, windows
 from lithostream.engine.inference import Session
 from lithostream.engine.io.mscl import SensorLog, read_log
 from lithostream.engine.io.planes import PlaneImage
@@ -36,31 +30,27 @@ from lithostream.engine.io.planes import PlaneImage
 # the properties leave open, which `width_pct` states.
 PRIOR_RIDGE = 0.3**-2
 NORMAL_90 = 1.6449  # half width of the central 90 % of a normal distribution, in standard deviations
-PREVIEW_PX_PER_CM = 20.0  # enough for a 2x figure of a metre of core
+_NO_LABELS = np.zeros((0, 0), np.int32)
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 
 class _Collector:
-    """What the windows leave behind: tables and a preview, never pixels at full scale."""
+    """Windows in order, and the map they make; a label image is kept compressed."""
 
-    def __init__(self, grid: Grid) -> None:
-        self.step = max(1, round(grid.px_per_cm / PREVIEW_PX_PER_CM))
-        self.tiles: list[tuple[WindowTiles, npt.NDArray[np.float32], npt.NDArray[np.float32], Bools]] = []
-        self.colour: list[Floats] = []
-        self.labels = LabelMap(grid.width_px)
-        self.segments: list[WindowSegments] = []
-        self.core_px: list[npt.NDArray[np.int64]] = []
-        self.uncovered = 0
-        self.preview: list[npt.NDArray[np.uint8]] = []
-        self.preview_mask: list[Bools] = []
+    def __init__(self, plan: SectionPlan) -> None:
+        self.plan = plan
+        self.windows: list[WindowResult] = []
+        self.labels = LabelMap(plan.grid.width_px)
 
-    def look(self, window: Window) -> None:
-        self.core_px.append(np.count_nonzero(window.mask, axis=1))
-        first = -window.row_px % self.step
-        self.preview.append(window.rgb[first :: self.step, :: self.step].copy())
-        self.preview_mask.append(window.mask[first :: self.step, :: self.step].copy())
+    def add(self, result: WindowResult) -> None:
+        self.labels.append(result.labels)
+        self.windows.append(replace(result, labels=_NO_LABELS))
+
+    def all(self, name: str) -> npt.NDArray[Any]:
+        """One field of every window, stacked."""
+        return np.concatenate([getattr(window, name) for window in self.windows])
 
 
 def process_section(
@@ -94,43 +84,33 @@ def process_section(
     grid = section_grid(section, source, bundle.manifest.input, settings)
     planes = open_planes(section, bundle.manifest.input)
     known_instrument = bundle.manifest.domain.admits(section.scanner, section.px_per_cm)
-    kept = _Collector(grid)
+    kept = _Collector(SectionPlan(grid, bundle.manifest, settings, planes, known_instrument))
     for window in windows(source, grid, settings, section.core_cm):
-        found = window_tiles(window, grid, bundle.manifest.input, settings, planes)
-        properties, distance = session.infer(found.pixels)
-        outside = (distance > bundle.manifest.domain.distance_limit) | (not known_instrument)
-        kept.tiles.append((found, properties, distance, outside))
-        kept.colour.append(tile_colour(found.pixels))
-        values = np.concatenate([properties, outside[:, None].astype(np.float32)], axis=1)
-        labels = superpixels(window, grid, settings)
-        kept.labels.append(labels)
-        kept.segments.append(pool(window, grid, labels, found, values))
-        kept.look(window)
-        kept.uncovered += count_uncovered(window, grid, settings, found)
+        kept.add(process_window(window, kept.plan, session))
         on_rows(window.row_px + len(window.rgb), grid.height_px)
     notes = section.notes + tuple(source.conversions) + (_log_notes(log) if log else ())
-    notes += _plane_notes(planes, kept.uncovered)
-    return _finish(section, grid, bundle, endmembers, kept, log, known_instrument, notes)
+    notes += _plane_notes(planes, sum(window.uncovered for window in kept.windows))
+    return _finish(section, bundle, endmembers, kept, log, notes)
 
 
 def _finish(
     section: Section,
-    grid: Grid,
     bundle: Bundle,
     endmembers: Endmembers,
     kept: _Collector,
     log: SensorLog | None,
-    known_instrument: bool,
     notes: tuple[str, ...],
 ) -> SectionResult:
-    tiles = _stack_tiles(kept)
-    segments = _stack_segments(kept.segments)
+    grid, known_instrument = kept.plan.grid, kept.plan.known_instrument
+    parts = [window.segments for window in kept.windows]
+    tiles, segments = _stack_tiles(kept), _stack_segments(parts)
     half_widths = np.array([output.half_width_90 for output in bundle.manifest.outputs])
     above = np.broadcast_to(half_widths, tiles.properties.shape)
     below = -above
     if bundle.depth_model is not None:
-        colour = np.concatenate(kept.colour)
-        tiles, segments, below, above = correct_rows(bundle.depth_model, grid, tiles, colour, segments)
+        tiles, segments, below, above = correct_rows(
+            bundle.depth_model, grid, tiles, kept.all("colour"), segments
+        )
     values, share_outside = segments.values[:, :-1], segments.values[:, -1]
     outside = (share_outside > 0.5) | (not known_instrument)
     usable = np.where(outside[:, None], np.nan, values)
@@ -148,7 +128,7 @@ def _finish(
         },
         ridge=PRIOR_RIDGE,
     )
-    intervals = _intervals(grid, kept, tiles, below, above, segments, minerals, log, known_instrument)
+    intervals = _intervals(kept, tiles, below, above, segments, minerals, log)
     return SectionResult(
         section,
         grid,
@@ -157,24 +137,17 @@ def _finish(
         outside,
         minerals,
         intervals,
-        np.concatenate(kept.preview),
-        np.concatenate(kept.preview_mask),
-        kept.step,
-        kept.labels.numbered(_numbers(kept.segments)),
+        kept.all("preview"),
+        kept.all("preview_mask"),
+        kept.plan.preview_step,
+        kept.labels.numbered(_numbers(parts)),
         notes,
     )
 
 
 def _stack_tiles(kept: _Collector) -> TileResult:
-    found, properties, distance, outside = zip(*kept.tiles, strict=True)
-    return TileResult(
-        np.concatenate([part.row for part in found]),
-        np.concatenate([part.col for part in found]),
-        np.concatenate([part.core_fraction for part in found]),
-        np.concatenate(properties).astype(np.float64),
-        np.concatenate(distance).astype(np.float64),
-        np.concatenate(outside),
-    )
+    fields = ("row", "col", "core_fraction", "properties", "distance", "outside")
+    return TileResult(*(kept.all(name) for name in fields))
 
 
 def _stack_segments(parts: list[WindowSegments]) -> WindowSegments:
@@ -194,7 +167,6 @@ def _numbers(parts: list[WindowSegments]) -> list[npt.NDArray[np.int64]]:
 
 
 def _intervals(
-    grid: Grid,
     kept: _Collector,
     tiles: TileResult,
     below: Floats,
@@ -202,8 +174,8 @@ def _intervals(
     segments: WindowSegments,
     minerals: MineralResult,
     log: SensorLog | None,
-    known_instrument: bool,
 ) -> IntervalResult:
+    grid, known_instrument = kept.plan.grid, kept.plan.known_instrument
     edges = grid.interval_rows
     count = len(edges) - 1
     values = np.concatenate([tiles.properties, below, above, tiles.out_of_domain[:, None]], axis=1)
@@ -223,7 +195,7 @@ def _intervals(
     pooled[outside | (means.tiles == 0)] = np.nan
     mean, under, over = np.split(means.mean[:, :-1], 3, axis=1)
     shares = minerals.volume_pct.shape[1]
-    core_px = np.add.reduceat(np.concatenate(kept.core_px), edges[:-1])
+    core_px = np.add.reduceat(kept.all("core_px"), edges[:-1])
     top, base = grid.depth_cm(edges[:-1]), grid.depth_cm(edges[1:])
     measured = {name: join(log, name, top, base) for name in log.values} if log else {}
     return IntervalResult(

@@ -1,0 +1,114 @@
+"""What one lane does to one window: every stage from pixels to what the tables need of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from lithostream.engine.config import RunSettings
+from lithostream.engine.core.grid import Grid
+from lithostream.engine.core.pooling import WindowSegments, pool, superpixels
+from lithostream.engine.core.rows import tile_colour
+from lithostream.engine.core.windows import Window, count_uncovered, window_tiles
+from lithostream.engine.inference import Predictor
+from lithostream.engine.io.planes import PlaneImage
+from lithostream.engine.manifest import Manifest
+
+PREVIEW_PX_PER_CM = 20.0  # enough for a 2x figure of a metre of core
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class SectionPlan:
+    """What every window of a section shares.
+
+    Attributes
+    ----------
+    grid : Grid
+    manifest : Manifest
+    settings : RunSettings
+    planes : sequence of PlaneImage
+    known_instrument : bool
+        The model was trained on such images.
+    """
+
+    grid: Grid
+    manifest: Manifest
+    settings: RunSettings
+    planes: Sequence[PlaneImage]
+    known_instrument: bool
+
+    @property
+    def preview_step(self) -> int:
+        """Pixels of the image between those of the preview."""
+        return max(1, round(self.grid.px_per_cm / PREVIEW_PX_PER_CM))
+
+
+@dataclass(frozen=True, slots=True)
+class WindowResult:
+    """What a window leaves behind: numbers and a preview, never pixels at full scale.
+
+    Attributes
+    ----------
+    row, col : int64 [N]
+        Place of its tiles on the section's grid.
+    core_fraction, distance : float64 [N]
+    properties : float64 [N, T]
+    outside : bool [N]
+    colour : float64 [N, C]
+        Means of the tiles' channels.
+    uncovered : int
+        Tiles with enough core that a plane does not cover.
+    labels : int32 [h, W]
+        Segments of the window, from 1.
+    segments : WindowSegments
+    core_px : int64 [h]
+        Core pixels of each row.
+    preview : uint8 [p, w, 3]
+    preview_mask : bool [p, w]
+    """
+
+    row: Ints
+    col: Ints
+    core_fraction: Floats
+    distance: Floats
+    properties: Floats
+    outside: Bools
+    colour: Floats
+    uncovered: int
+    labels: npt.NDArray[np.int32]
+    segments: WindowSegments
+    core_px: Ints
+    preview: npt.NDArray[np.uint8]
+    preview_mask: Bools
+
+
+def process_window(window: Window, plan: SectionPlan, session: Predictor) -> WindowResult:
+    """Run every stage over one window; depends on nothing but its pixels and the plan."""
+    grid, manifest, settings = plan.grid, plan.manifest, plan.settings
+    found = window_tiles(window, grid, manifest.input, settings, plan.planes)
+    properties, distance = session.infer(found.pixels)
+    outside = (distance > manifest.domain.distance_limit) | (not plan.known_instrument)
+    labels = superpixels(window, grid, settings)
+    values = np.concatenate([properties, outside[:, None].astype(np.float32)], axis=1)
+    step = plan.preview_step
+    first = -window.row_px % step
+    return WindowResult(
+        row=found.row,
+        col=found.col,
+        core_fraction=found.core_fraction,
+        distance=distance.astype(np.float64),
+        properties=properties.astype(np.float64),
+        outside=outside,
+        colour=tile_colour(found.pixels),
+        uncovered=count_uncovered(window, grid, settings, found),
+        labels=labels,
+        segments=pool(window, grid, labels, found, values),
+        core_px=np.count_nonzero(window.mask, axis=1),
+        preview=window.rgb[first::step, ::step].copy(),
+        preview_mask=window.mask[first::step, ::step].copy(),
+    )
