@@ -43,6 +43,29 @@ class Window:
     mask: npt.NDArray[np.bool_]
 
 
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A window as it is decoded: its rows, and those around them.
+
+    Attributes
+    ----------
+    index : int
+        Number of the window from the top.
+    row_px, height_px : int
+        The window's first row in the section image, and its rows.
+    slab : Slab
+        Pixels of the window and of the rows around it.
+    halo_px : int
+        Rows of the slab above the window.
+    """
+
+    index: int
+    row_px: int
+    height_px: int
+    slab: Slab
+    halo_px: int
+
+
 class WindowTiles(NamedTuple):
     """The tiles of one window that hold enough core, and that every plane covers.
 
@@ -118,30 +141,55 @@ def section_grid(section: Section, source: ImageSource, tile: TileInput, setting
 def windows(
     source: ImageSource, grid: Grid, settings: RunSettings, core_cm: tuple[float, float] | None
 ) -> Iterator[Window]:
-    """Cut a section into its fixed windows and find the core in each.
+    """Cut a section into its fixed windows and find the core in each, see `find_core`."""
+    for block in blocks(source, grid, settings):
+        yield find_core(block, grid, settings, core_cm)
 
-    The rows are blocked anew, so the result does not depend on the height of the slabs. Rows outside `core_cm`,
-    where the instrument knows that no core lies, are never core.
+
+def blocks(source: ImageSource, grid: Grid, settings: RunSettings) -> Iterator[Block]:
+    """Cut a section into its fixed windows, each with the rows around it that decide what is core.
+
+    The rows are blocked anew, so the result does not depend on the height of the slabs.
     """
-    crack_px = max(1, round(CRACK_CM * grid.px_per_cm))
-    piece_px = max(1, round(MIN_PIECE_CM * grid.px_per_cm))
-    halo_px = 2 * crack_px + 1 + piece_px  # so that a gap at a window's edge looks the same from both sides
-    edges = grid.window_rows
+    halo_px = (
+        2 * _crack_px(grid) + 1 + _piece_px(grid)
+    )  # so that a gap at an edge looks the same from both sides
+    edges = [int(edge) for edge in grid.window_rows]
     spans = [
-        (max(0, int(top) - halo_px), min(grid.height_px, int(base) + halo_px))
+        (max(0, top - halo_px), min(grid.height_px, base + halo_px))
         for top, base in itertools.pairwise(edges)
     ]
-    blocks = _blocks(source.slabs(settings.slab_rows), spans)
-    for index, (block, (first, _)) in enumerate(zip(blocks, spans, strict=True)):
-        roi = core_roi(
-            block.rgb, rule=settings.roi, crack_px=crack_px, min_piece_px=piece_px, alpha=block.alpha
-        )
-        inside = slice(int(edges[index]) - first, int(edges[index + 1]) - first)
-        window = Window(index, int(edges[index]), block.rgb[inside], roi.mask[inside])
-        if core_cm:
-            middle = grid.depth_cm(np.arange(len(window.rgb)) + window.row_px + 0.5)
-            window.mask[(middle < core_cm[0]) | (middle > core_cm[1])] = False
-        yield window
+    slabs = _blocks(source.slabs(settings.slab_rows), spans)
+    for index, (slab, (first, _)) in enumerate(zip(slabs, spans, strict=True)):
+        yield Block(index, edges[index], edges[index + 1] - edges[index], slab, edges[index] - first)
+
+
+def find_core(block: Block, grid: Grid, settings: RunSettings, core_cm: tuple[float, float] | None) -> Window:
+    """Find the core in a window.
+
+    Rows outside `core_cm`, where the instrument knows that no core lies, are never core.
+    """
+    roi = core_roi(
+        block.slab.rgb,
+        rule=settings.roi,
+        crack_px=_crack_px(grid),
+        min_piece_px=_piece_px(grid),
+        alpha=block.slab.alpha,
+    )
+    inside = slice(block.halo_px, block.halo_px + block.height_px)
+    window = Window(block.index, block.row_px, block.slab.rgb[inside], roi.mask[inside])
+    if core_cm:
+        middle = grid.depth_cm(np.arange(block.height_px) + block.row_px + 0.5)
+        window.mask[(middle < core_cm[0]) | (middle > core_cm[1])] = False
+    return window
+
+
+def _crack_px(grid: Grid) -> int:
+    return max(1, round(CRACK_CM * grid.px_per_cm))
+
+
+def _piece_px(grid: Grid) -> int:
+    return max(1, round(MIN_PIECE_CM * grid.px_per_cm))
 
 
 def window_tiles(
