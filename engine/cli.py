@@ -149,6 +149,21 @@ def evaluate(
 
 
 @app.command()
+def endmembers(
+    path: Annotated[Path, typer.Argument(help="Manifest, or folder with one, of calibrated sections.")],
+    out: Annotated[Path, typer.Option("--out", help="Table to write, CSV.")],
+    count: Annotated[int, typer.Option("--count", help="Endmembers, 2 to 4.")] = 3,
+    config: Annotated[Path | None, typer.Option("--config", help="Settings of the runs, TOML.")] = None,
+) -> None:
+    """Extract endmember colours from calibrated images into a table to fill in."""
+    with _needs_train_extra():
+        from lithostream.training.endmembers import write_endmembers
+    found = write_endmembers(path, out, count, load_toml(config, RunSettings) if config else None)
+    console.print(f"{count} endmembers leave {found.residual:.4f} of reflectance", highlight=False)
+    print(out)
+
+
+@app.command()
 def report(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]) -> None:
     """Write a run's HTML report again from its tables."""
     from lithostream.engine.report.run_report import write_report

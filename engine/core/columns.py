@@ -133,6 +133,7 @@ def _segments(result: SectionResult, bundle: Bundle) -> Columns:
     for place, colour in enumerate(("red", "green", "blue")):
         columns[colour] = segments.colour[:, place]
         columns[f"{colour}_std"] = segments.colour_std[:, place]
+        columns[f"{colour}_reflectance"] = segments.reflectance[:, place]
     values = segments.values[:, :-1]
     columns |= dict(zip(bundle.targets, values.T, strict=True))
     for place, mineral in enumerate(bundle.manifest.minerals):

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lithostream.engine.config import RunSettings
+from lithostream.engine.core.calibration import Calibration
 from lithostream.engine.core.grid import Grid
 from lithostream.engine.core.pooling import WindowSegments, pool, superpixels
 from lithostream.engine.core.rows import tile_colour
@@ -34,6 +35,8 @@ class SectionPlan:
     planes : sequence of PlaneImage
     known_instrument : bool
         The model was trained on such images.
+    calibration : Calibration, optional
+        How its colours become reflectance.
     """
 
     grid: Grid
@@ -41,6 +44,7 @@ class SectionPlan:
     settings: RunSettings
     planes: Sequence[PlaneImage]
     known_instrument: bool
+    calibration: Calibration | None
 
     @property
     def preview_step(self) -> int:
@@ -107,7 +111,7 @@ def process_window(window: Window, plan: SectionPlan, session: Predictor) -> Win
         colour=tile_colour(found.pixels),
         uncovered=count_uncovered(window, grid, settings, found),
         labels=labels,
-        segments=pool(window, grid, labels, found, values),
+        segments=pool(window, grid, labels, found, values, plan.calibration),
         core_px=np.count_nonzero(window.mask, axis=1),
         preview=window.rgb[first::step, ::step].copy(),
         preview_mask=window.mask[first::step, ::step].copy(),

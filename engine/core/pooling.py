@@ -6,9 +6,12 @@ import numpy as np
 import numpy.typing as npt
 
 from lithostream.engine.config import RunSettings
+from lithostream.engine.core.calibration import Calibration
 from lithostream.engine.core.grid import Grid
 from lithostream.engine.core.windows import Window, WindowTiles
 from lithostream.kernels import segment_stats, slic
+
+MOST_CLIPPED = 0.01  # of a segment's pixels: the mean of the others is still its reflectance
 
 
 class WindowSegments(NamedTuple):
@@ -25,6 +28,8 @@ class WindowSegments(NamedTuple):
         (y, x) in section pixels.
     colour, colour_std : float64 [S, 3]
         sRGB 0..255.
+    reflectance : float64 [S, 3]
+        Mean in linear light; NaN where colours are not calibrated or too many of the pixels are clipped.
     values : float64 [S, C]
         Means of the tile values, NaN where no tile was predicted.
     interval_pixels : int64 [Q, 3]
@@ -37,6 +42,7 @@ class WindowSegments(NamedTuple):
     centroid: npt.NDArray[np.float64]
     colour: npt.NDArray[np.float64]
     colour_std: npt.NDArray[np.float64]
+    reflectance: npt.NDArray[np.float64]
     values: npt.NDArray[np.float64]
     interval_pixels: npt.NDArray[np.int64]
 
@@ -58,6 +64,7 @@ def pool(
     labels: npt.NDArray[np.int32],
     found: WindowTiles,
     values: npt.NDArray[np.float32],
+    calibration: Calibration | None,
 ) -> WindowSegments:
     """Pool colour and tile values over the segments of a window.
 
@@ -70,6 +77,8 @@ def pool(
     found : WindowTiles
     values : float32 [N, C]
         One row per tile of `found`.
+    calibration : Calibration, optional
+        Of the section's colours.
     """
     stats = segment_stats(labels, window.rgb)
     pooled = segment_stats(labels, _spread(window, grid, found, values))
@@ -81,9 +90,22 @@ def pool(
         stats.centroid + corner,
         stats.mean,
         np.sqrt(stats.variance),
+        mean_reflectance(window, labels, calibration),
         pooled.mean,
         _interval_pixels(labels, window.row_px, grid.interval_rows),
     )
+
+
+def mean_reflectance(
+    window: Window, labels: npt.NDArray[np.int32], calibration: Calibration | None
+) -> npt.NDArray[np.float64]:
+    """Mean reflectance of each segment, float64 [S, 3]; NaN without calibration, or where it is clipped."""
+    if calibration is None:
+        return np.full((int(labels.max(initial=0)), 3), np.nan)
+    value = calibration.reflectance(window.rgb)
+    clipped = np.isnan(value).any(axis=2, keepdims=True).astype(np.float32)
+    mean = segment_stats(labels, np.concatenate([value, clipped], axis=2)).mean
+    return np.where(mean[:, 3:] <= MOST_CLIPPED, mean[:, :3], np.nan)
 
 
 def _spread(

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from lithostream.engine.bundle import Bundle
 from lithostream.engine.config import RunSettings
 from lithostream.engine.core.aggregate import overlap, segments_to_intervals, tiles_to_intervals
+from lithostream.engine.core.calibration import calibrate
 from lithostream.engine.core.join import join
 from lithostream.engine.core.label_map import LabelMap
 from lithostream.engine.core.lane import SectionPlan, WindowResult, process_window
@@ -84,12 +85,15 @@ def process_section(
     grid = section_grid(section, source, bundle.manifest.input, settings)
     planes = open_planes(section, bundle.manifest.input)
     known_instrument = bundle.manifest.domain.admits(section.scanner, section.px_per_cm)
-    kept = _Collector(SectionPlan(grid, bundle.manifest, settings, planes, known_instrument))
+    colours = calibrate(section, source.width_px)
+    kept = _Collector(
+        SectionPlan(grid, bundle.manifest, settings, planes, known_instrument, colours.calibration)
+    )
     for window in windows(source, grid, settings, section.core_cm):
         kept.add(process_window(window, kept.plan, session))
         on_rows(window.row_px + len(window.rgb), grid.height_px)
     notes = section.notes + tuple(source.conversions) + (_log_notes(log) if log else ())
-    notes += _plane_notes(planes, sum(window.uncovered for window in kept.windows))
+    notes += colours.notes + _plane_notes(planes, sum(window.uncovered for window in kept.windows))
     return _finish(section, bundle, endmembers, kept, log, notes)
 
 

@@ -52,6 +52,62 @@ class Plane:
 
 
 @dataclass(frozen=True, slots=True)
+class Card:
+    """Where the patches of a grey or colour card lie in a scan; one of `corners_cm` and `patches` is given.
+
+    Attributes
+    ----------
+    corners_cm : tuple of 4 (depth, across), optional
+        Middles of the patches dark skin, bluish green, black and white of a ColorChecker Classic: section offset,
+        and distance from the left edge of the picture turned down-core, cm.
+    patches : Path, optional
+        CSV of patches, see `engine/io/card_table.py`.
+    """
+
+    corners_cm: tuple[tuple[float, float], ...] | None = None
+    patches: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationPlan:
+    """How colours of a section become reflectance.
+
+    Attributes
+    ----------
+    transfer : str, float or Path
+        How samples follow light: "srgb", "linear", "embedded" (the ICC profile of a TIFF), the exponent of a
+        power law, or the path of an ICC profile or a CSV of 256 rows.
+    flat : Path, optional
+        Picture of an even plate by the same scanner, or a CSV of one row per column of pixels.
+    flat_reflectance : float, optional
+        What the plate reflects, if it is the reference.
+    card : Card, optional
+        The card that is the reference.
+    card_image : Path, optional
+        Its scan, with the scale, depth axis and white level of the section.
+    card_top_cm : float
+        Section offset of the first row of `card_image`, cm.
+    own_card : Card, optional
+        The card in the section's own image.
+    """
+
+    transfer: str | float | Path = "srgb"
+    flat: Path | None = None
+    flat_reflectance: float | None = None
+    card: Card | None = None
+    card_image: Path | None = None
+    card_top_cm: float = 0.0
+    own_card: Card | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that calibration reads beside the section's image."""
+        cards = [card.patches for card in (self.card, self.own_card) if card]
+        transfer = self.transfer if isinstance(self.transfer, Path) else None
+        return tuple(path for path in (transfer, self.flat, self.card_image, *cards) if path)
+
+
+@dataclass(frozen=True, slots=True)
 class Section:
     """Identity, scale and depth of one section image.
 
@@ -87,6 +143,8 @@ class Section:
         Sensor log measured on this section.
     planes : tuple of Plane
         Further images of the same core.
+    calibration : CalibrationPlan, optional
+        How its colours become reflectance; without it they are not calibrated.
     sidecars : tuple of Path
         Every further file that was read to build this record.
     notes : tuple of str
@@ -111,5 +169,6 @@ class Section:
     core_cm: tuple[float, float] | None = None
     log: Path | None = None
     planes: tuple[Plane, ...] = ()
+    calibration: CalibrationPlan | None = None
     sidecars: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()

@@ -117,6 +117,10 @@ _SEGMENT_HEAD = (
         _value(f"{c}_std", "sRGB 0-255", f"standard deviation of {c} over the segment's pixels")
         for c in ("red", "green", "blue")
     ),
+    *(
+        _value(f"{c}_reflectance", "1", f"mean reflectance in linear-light {c}, where colours are calibrated")
+        for c in ("red", "green", "blue")
+    ),
 )
 _SEGMENT_TAIL = (_RESIDUAL, _OUTSIDE, _UNDERDETERMINED)
 

@@ -98,6 +98,7 @@ def describe_image(image: Path, stated: ManifestSection | None = None) -> Sectio
         core_cm=document.core_cm if document else None,
         log=_first(stated.log if stated else None, _log_beside(image)),
         planes=stated.planes if stated else (),
+        calibration=stated.calibration if stated else None,
         sidecars=sources.files,
         notes=identity.notes + scale_notes,
     )

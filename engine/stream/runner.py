@@ -157,6 +157,7 @@ def _section_record(
 ) -> dict[str, object]:
     inputs = [section.image, *section.sidecars] + ([section.log] if section.log else [])
     inputs += [plane.image for plane in planes]
+    inputs += section.calibration.files if section.calibration else ()
     return {
         "name": section.name,
         "folder": section.name,

@@ -29,7 +29,7 @@ from lithostream.training.data.sources import section_hashes
 PIXELS, ARRAYS, INDEX = "pixels.npy", "arrays.safetensors", "index.json"
 DECODERS = ("lithostream", "numpy", "imagecodecs", "tifffile", "simplejpeg", "Pillow")
 # Of a section and its planes: paths, whose contents count instead, and remarks.
-HERE = {"image", "log", "sidecars", "notes"}
+HERE = {"image", "log", "sidecars", "notes", "calibration"}
 
 Pixels = npt.NDArray[np.uint8]
 Arrays = dict[str, npt.NDArray[Any]]
