@@ -7,7 +7,7 @@ PIP := pip --quiet --disable-pip-version-check
 NATIVE := $(wildcard kernels/*.cpp kernels/*.h kernels/*/*.cpp kernels/*/*.h kernels/*/*.cu tests/kernels/emulator/*.h)
 SOURCES := CMakeLists.txt pyproject.toml $(NATIVE)
 
-.PHONY: demo test test-train check bench bench-compare clean
+.PHONY: demo test test-train test-aarch64 check bench bench-compare clean
 
 demo: $(VENV)/installed
 	$(BIN)/lithostream demo --out demo_run
@@ -18,6 +18,10 @@ test: $(VENV)/dev-installed
 # The same tests with PyTorch installed (about 5 GB): adds those of training and export.
 test-train: $(TRAIN)/installed
 	$(TRAIN)/bin/pytest tests/training tests/export
+
+# The kernels cross-built and their tests emulated (1 GB below build/aarch64, some minutes); not part of `test`.
+test-aarch64:
+	@PYTHON=$(PYTHON) cmake/test-aarch64
 
 check: $(VENV)/dev-installed
 	$(BIN)/ruff check .

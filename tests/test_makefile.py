@@ -1,6 +1,7 @@
 """A missing prerequisite ends in one line that says what to install."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -43,3 +44,29 @@ def test_missing_prerequisite(tmp_path: Path, variable: str, body: str | None, w
     assert words in done.stdout
     assert len(done.stdout.splitlines()) == 1
     assert not (tmp_path / "venv").exists()
+
+
+@pytest.mark.parametrize(
+    ("there", "words"),
+    [
+        ((), "needs aarch64-linux-gnu-g++: install it (Debian: apt install g++-aarch64-linux-gnu)"),
+        (("aarch64-linux-gnu-g++",), "needs qemu-aarch64: install it (Debian: apt install qemu-user)"),
+    ],
+)
+def test_missing_prerequisite_of_the_emulated_tests(
+    tmp_path: Path, there: tuple[str, ...], words: str
+) -> None:
+    for name in ("make", "bash", "sh", "dirname"):
+        (tmp_path / name).symlink_to(str(shutil.which(name)))
+    for name in there:
+        script(tmp_path / name, "exit 1")
+    done = subprocess.run(
+        ["make", "--silent", "test-aarch64"],
+        cwd=ROOT,
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert done.stdout.splitlines() == [f"make test-aarch64 {words}"]

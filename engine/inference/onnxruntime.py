@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lithostream.engine.bundle import Bundle, model_file
-from lithostream.engine.errors import BackendError, BundleError
+from lithostream.engine.errors import BackendError, BackendMemoryError, BundleError
 from lithostream.engine.inference import require_one_runtime
 from lithostream.engine.inference.memory import typed_errors
 from lithostream.engine.machine import versions
@@ -95,8 +95,10 @@ class OnnxRuntimeSession:
 class OnnxRuntimeCudaSession:
     """One ONNX Runtime session on the current GPU, bound to device memory, of one padded batch size.
 
-    Full batches of CuPy tiles are read where they lie; NumPy tiles are copied to the device once. Results follow
-    the tiles: CuPy for CuPy, NumPy for NumPy.
+    Full batches of CuPy tiles are read where they lie; all others are copied once, to where a CUDA graph reads them,
+    captured when the session opens (ONNX Runtime's documentation of the CUDA provider, "Using CUDA Graphs"; where
+    the network does not allow it, the session runs without). Results follow the tiles: CuPy for CuPy, NumPy for
+    NumPy. Serves one thread.
 
     Parameters
     ----------
@@ -113,15 +115,10 @@ class OnnxRuntimeCudaSession:
         self._xp = import_module("cupy")
         self.precision: Precision = precision
         self._device = int(self._xp.cuda.Device().id)
-        import_module(
-            "onnxruntime"
-        ).preload_dlls()  # CUDA and cuDNN as pip installs them, outside the linker's path
-        # TF32 has ten bits, not fp32; a search by time would choose other kernels, so other digits, in each process.
-        options = {"device_id": self._device, "use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
-        self._session, self.backend = _open(bundle, threads, precision, [(CUDA, options)])
-        used = self._session.get_providers()
-        if used[0] != CUDA:
-            raise BackendError(f"ONNX Runtime uses {used[0]} in place of the GPU", fix=CUDA_EXTRA)
+        runtime = import_module("onnxruntime")
+        runtime.preload_dlls()  # CUDA and cuDNN as pip installs them, outside the linker's path
+        self._plain = runtime.RunOptions()
+        self._plain.add_run_config_entry("gpu_graph_id", "-1")  # neither capture nor replay
         size, channels = bundle.manifest.input.size_px, bundle.manifest.input.channels
         self._tile = (size, size, channels)
         with _errors():
@@ -130,6 +127,24 @@ class OnnxRuntimeCudaSession:
                 self._xp.empty((batch, len(bundle.manifest.outputs)), np.float32),
                 self._xp.empty(batch, np.float32),
             )
+        # TF32 has ten bits, not fp32; a search by time would choose other kernels, so other digits, in each process.
+        options = {"device_id": self._device, "use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+        try:
+            self._start(bundle, threads, {**options, "enable_cuda_graph": "1"})
+        except BackendMemoryError:
+            raise
+        except BackendError:  # a node on the CPU, control flow, or a kernel that cannot be recorded
+            self._start(bundle, threads, options)
+
+    def _start(self, bundle: Bundle, threads: int, options: dict[str, Any]) -> None:
+        """Open the session and run it once, which with a CUDA graph is when that is captured."""
+        self._session, self.backend = _open(bundle, threads, self.precision, [(CUDA, options)])
+        used = self._session.get_providers()
+        if used[0] != CUDA:
+            raise BackendError(f"ONNX Runtime uses {used[0]} in place of the GPU", fix=CUDA_EXTRA)
+        self._fixed = self._bound(self._tiles)
+        with _errors():
+            self._run(self._tiles)
 
     def infer(self, tiles: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
         """See `Session.infer`."""
@@ -158,14 +173,22 @@ class OnnxRuntimeCudaSession:
         return self._tiles
 
     def _run(self, tiles: Any) -> None:
+        self._xp.cuda.get_current_stream().synchronize()  # ONNX Runtime works on a stream of its own
+        if tiles is self._tiles:
+            binding = self._fixed
+            self._session.run_with_iobinding(binding)
+        else:  # a captured graph reads from one address alone
+            binding = self._bound(tiles)
+            self._session.run_with_iobinding(binding, self._plain)
+        binding.synchronize_outputs()
+
+    def _bound(self, tiles: Any) -> Any:
         binding = self._session.io_binding()
         where = ("cuda", self._device)
         binding.bind_input("tiles", *where, np.uint8, tiles.shape, tiles.data.ptr)
         for name, found in zip(OUTPUTS, self._found, strict=True):
             binding.bind_output(name, *where, np.float32, found.shape, found.data.ptr)
-        self._xp.cuda.get_current_stream().synchronize()  # ONNX Runtime works on a stream of its own
-        self._session.run_with_iobinding(binding)
-        binding.synchronize_outputs()
+        return binding
 
 
 def _open(bundle: Bundle, threads: int, precision: Precision, providers: list[Any]) -> tuple[Any, str]:

@@ -18,10 +18,10 @@ from lithostream.engine.errors import BackendError, BundleError
 from lithostream.engine.inference.memory import typed_errors
 from lithostream.engine.inference.plan_cache import Plan, PlanCache, Progress
 from lithostream.engine.inference.tensorrt_bucket import Bucket, fit_to_bind
+from lithostream.engine.inference.tensorrt_child import build_apart
 from lithostream.engine.inference.tensorrt_plan import (
     activation_bytes,
     batch_buckets,
-    build_plan,
     failure,
     make_log,
 )
@@ -122,7 +122,7 @@ class TensorRtSession:
     Raises
     ------
     BackendError
-        TensorRT cannot run here, or refuses the graph.
+        TensorRT cannot run here, refuses the graph, or crashed while it built the plan.
     BackendMemoryError
         The device has too little memory for this batch.
     BundleError
@@ -209,9 +209,9 @@ class TensorRtSession:
         }
 
         def build(report: Progress) -> bytes:
-            plan, timing = build_plan(
-                self._trt,
+            plan, timing = build_apart(
                 model,
+                device=int(self._xp.cuda.Device().id),
                 tile=self._tile,
                 batch=buckets[-1],
                 workspace=budget,

@@ -86,11 +86,12 @@ LITHOSTREAM_CLONES inline unsigned search(Group& group) {
     Lanes x[kMostSearched], gain[kMostSearched], best = group.allowed;
     decompose(group, factored);
     solve(group, factored, x, gain);
-    for (int k = 0; k < group.count; ++k) best = ~group.inside[k] & (gain[k] > best) ? gain[k] : best;
+    for (int k = 0; k < group.count; ++k) best = (~group.inside[k] & (gain[k] > best)) ? gain[k] : best;
     Mask changed = {};
     for (int k = 0; k < group.count; ++k) {
         const Mask steepest = (gain[k] > group.allowed) & (gain[k] >= best);
-        const Mask wrong = group.inside[k] ? x[k] < 0 : steepest;
+        // Clang's comparison gives vectors of long long, and its ?: takes one type alone.
+        const Mask wrong = group.inside[k] ? Mask(x[k] < 0) : steepest;
         group.inside[k] ^= wrong;
         changed |= wrong;
     }

@@ -36,16 +36,24 @@ class Binding:
         Session.synchronized += 1
 
 
+Fail: Any = real.capi.onnxruntime_pybind11_state.Fail
+
+
 class Session:
-    """A CPU session that says it is on the GPU."""
+    """A CPU session that says it is on the GPU. Its CUDA graph is the addresses and shapes of the first run."""
 
     providers: tuple[str, ...] = (CUDA, "CPUExecutionProvider")
+    refused = ""  # what stands against CUDA graphs: "open" or "run"
     asked: list[Any]
     read: list[int]
-    synchronized = 0
+    synchronized = replayed = 0
 
     def __init__(self, graph: bytes, options: Any, providers: list[Any]) -> None:
-        Session.asked, Session.read, Session.synchronized = providers, [], 0
+        Session.asked, Session.read, Session.synchronized, Session.replayed = providers, [], 0, 0
+        self._captures = providers[0][1].get("enable_cuda_graph") == "1"
+        self._captured: dict[str, Any] = {}
+        if self._captures and self.refused == "open":
+            raise Fail("This session cannot use the graph capture feature as requested by the user")
         self._real = real.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         self.get_inputs, self.get_outputs = self._real.get_inputs, self._real.get_outputs
         self.io_binding = Binding
@@ -53,13 +61,22 @@ class Session:
     def get_providers(self) -> list[str]:
         return list(self.providers)
 
-    def run_with_iobinding(self, binding: Binding) -> None:
-        kind, shape, address = binding.places.pop("tiles")
+    def run_with_iobinding(self, binding: Binding, run_options: Any = None) -> None:
+        if self._captures and run_options is None:
+            if self.refused == "run":
+                raise Fail("operation not permitted when stream is capturing")
+            Session.replayed += bool(self._captured)
+            self._captured = self._captured or dict(binding.places)
+            assert binding.places == self._captured, "a graph reads and writes where it was captured"
+        elif run_options is not None:
+            assert run_options.get_run_config_entry("gpu_graph_id") == "-1"
+        places = dict(binding.places)
+        kind, shape, address = places.pop("tiles")
         Session.read.append(address)
         raw = ctypes.string_at(address, int(np.prod(shape)))
         tiles = np.frombuffer(raw, kind).reshape(shape)
-        found = self._real.run(list(binding.places), {"tiles": tiles})
-        for (kind, shape, address), value in zip(binding.places.values(), found, strict=True):
+        found = self._real.run(list(places), {"tiles": tiles})
+        for (kind, shape, address), value in zip(places.values(), found, strict=True):
             assert value.shape == shape and value.dtype == kind
             ctypes.memmove(address, np.ascontiguousarray(value).ctypes.data, value.nbytes)
 
@@ -67,7 +84,7 @@ class Session:
 @pytest.fixture
 def cupy(monkeypatch: pytest.MonkeyPatch) -> Any:
     fake = SimpleNamespace(
-        **{name: getattr(real, name) for name in ("SessionOptions", "capi", "__version__")},
+        **{name: getattr(real, name) for name in ("SessionOptions", "RunOptions", "capi", "__version__")},
         InferenceSession=Session,
         preload_dlls=lambda: None,
         get_available_providers=lambda: [CUDA, "CPUExecutionProvider"],
@@ -94,7 +111,8 @@ def test_numpy_tiles_give_numpy_results(cupy: Any, bundle: Bundle) -> None:
     assert check_golden(session, bundle) < 1e-3
     assert all(type(one) is np.ndarray for one in session.infer(bundle.golden_tiles))
     batches = -(-len(bundle.golden_tiles) // 8)
-    assert Session.synchronized == 2 * batches and len(set(Session.read)) == 1  # the session's own buffer
+    assert Session.synchronized == 1 + 2 * batches and len(set(Session.read)) == 1  # the session's own buffer
+    assert Session.replayed == 2 * batches  # all but the first, which opening the session makes
     assert [one.shape for one in session.infer(bundle.golden_tiles[:0])] == [(0, 3), (0,)]
 
 
@@ -107,6 +125,7 @@ def test_full_batches_of_gpu_tiles_are_read_where_they_lie(cupy: Any, bundle: Bu
     at = [given.data.ptr + k * 8 * tiles[0].nbytes for k in range(2)]
     aligned = given.data.ptr % 256 == 0
     assert (Session.read[:2] == at) == aligned and Session.read[2] not in at
+    assert Session.replayed == (4 if aligned else 6)
     for got, wanted in zip(found, want, strict=True):
         assert type(got).__module__.startswith("cupy")
         np.testing.assert_array_equal(got.get(), wanted)
@@ -116,7 +135,20 @@ def test_settings_that_keep_the_digits(cupy: Any, bundle: Bundle) -> None:
     opened(bundle)
     ((name, options),) = Session.asked
     assert name == CUDA
-    assert options == {"device_id": 0, "use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+    kept = {"device_id": 0, "use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+    assert options == {**kept, "enable_cuda_graph": "1"}
+
+
+@pytest.mark.parametrize("refused", ["open", "run"])
+def test_a_network_that_cannot_be_captured_runs_without(
+    cupy: Any, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    want = opened(bundle).infer(bundle.golden_tiles)
+    monkeypatch.setattr(Session, "refused", refused)
+    session = opened(bundle)
+    assert "enable_cuda_graph" not in Session.asked[0][1]
+    for got, wanted in zip(session.infer(bundle.golden_tiles), want, strict=True):
+        np.testing.assert_array_equal(got, wanted)
 
 
 def test_a_silent_fallback_to_the_cpu_is_refused(
@@ -138,6 +170,9 @@ def test_memory_of_the_device_that_runs_out_is_a_typed_error(
     monkeypatch.setattr(Session, "run_with_iobinding", full)
     with pytest.raises(BackendMemoryError):
         session.infer(bundle.golden_tiles)
+    with pytest.raises(BackendMemoryError):  # not tried again without the graph
+        opened(bundle)
+    assert Session.asked[0][1]["enable_cuda_graph"] == "1"
     monkeypatch.setattr(cupy, "empty", lambda *_: (_ for _ in ()).throw(host.OutOfMemoryError("full")))
     with pytest.raises(BackendMemoryError):
         opened(bundle)

@@ -21,7 +21,7 @@ from lithostream.engine.errors import BackendError, BackendMemoryError, BundleEr
 from lithostream.engine.inference import tensorrt as backend
 from lithostream.engine.inference.onnxruntime import OnnxRuntimeSession
 from lithostream.engine.inference.tensorrt import TensorRtSession, missing
-from lithostream.engine.inference.tensorrt_plan import activation_bytes, batch_buckets
+from lithostream.engine.inference.tensorrt_plan import activation_bytes, batch_buckets, build_plan
 from lithostream.kernels.errors import ContractError
 
 VERSIONS = ("10.3.0", "10.16.2.10", "11.4.1")
@@ -31,6 +31,11 @@ VERSIONS = ("10.3.0", "10.16.2.10", "11.4.1")
 def trt(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     module = host.tensorrt(request.param)
     monkeypatch.setitem(sys.modules, "tensorrt", module)
+
+    def build_here(model: bytes, *, device: int, **given: Any) -> tuple[bytes, bytes]:
+        return build_plan(sys.modules["tensorrt"], model, **given)
+
+    monkeypatch.setattr(backend, "build_apart", build_here)  # test_tensorrt_child.py builds apart
     monkeypatch.setenv("LITHOSTREAM_CACHE", str(tmp_path / "cache"))
     return module
 

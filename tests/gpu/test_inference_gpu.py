@@ -155,6 +155,19 @@ def test_every_batch_size_is_captured_as_a_graph(bundle: Bundle, pixels: Pixels)
     assert all(bucket._graph is not None for bucket in session._buckets)
 
 
+def test_onnx_runtime_replays_a_cuda_graph_to_the_same_bits(
+    gpu: ModuleType, bundle: Bundle, pixels: Pixels
+) -> None:
+    session = opened("onnxruntime-cuda", bundle)
+    assert session._session.get_provider_options()[onnxruntime.CUDA]["enable_cuda_graph"] == "1"
+    replayed = session.infer(pixels[:BATCH])
+    plainly = session.infer(gpu.asarray(pixels[:BATCH]))  # read in place, so not by the graph
+    again = session.infer(pixels[:BATCH])
+    for one, other, third in zip(replayed, plainly, again, strict=True):
+        np.testing.assert_array_equal(one, other.get())
+        np.testing.assert_array_equal(one, third)
+
+
 def test_the_memory_cap_is_kept(gpu: ModuleType, bundle: Bundle) -> None:
     opened("tensorrt", bundle)
     pool = gpu.get_default_memory_pool()

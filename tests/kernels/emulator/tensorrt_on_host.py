@@ -28,6 +28,11 @@ class CUDARuntimeError(RuntimeError):
     """Stands for `cupy.cuda.runtime.CUDARuntimeError`."""
 
 
+class Device(cupy_on_host.Device):
+    def use(self) -> None:
+        assert self.id == 0, "this machine has one device"
+
+
 class Graph:
     def __init__(self, work: list[Callable[[], None]]) -> None:
         self.work, self.launched = work, 0
@@ -89,7 +94,7 @@ def cupy() -> ModuleType:
 
     made.get_default_memory_pool = lambda: pool
     properties = {"name": b"Host Emulator", "multiProcessorCount": 4}
-    made.cuda.Stream = Stream
+    made.cuda.Device, made.cuda.Stream = Device, Stream
     made.cuda.get_current_stream = lambda: current
     made.cuda.alloc = alloc
     made.cuda.memory = SimpleNamespace(OutOfMemoryError=OutOfMemoryError)
