@@ -10,6 +10,8 @@ from lithostream.engine.bundle import Bundle
 from lithostream.engine.core.results import SectionResult
 from lithostream.engine.core.tables import (
     DRY_WEIGHT_PCT,
+    VOLUME_HIGH_PCT,
+    VOLUME_LOW_PCT,
     VOLUME_PCT,
     WIDTH_PCT,
     build_table,
@@ -17,9 +19,10 @@ from lithostream.engine.core.tables import (
     segment_fields,
     tile_fields,
 )
-from lithostream.engine.core.unmix import MineralFlag
+from lithostream.engine.core.unmix import PROPERTIES, MineralFlag
 
 CM_PER_M = 100.0
+_SOURCE_NAMES = np.array([None, "predicted", "measured", "mixed"], object)  # by the bits of `Source`
 
 Columns = dict[str, npt.NDArray[Any]]
 
@@ -88,9 +91,11 @@ def _intervals(result: SectionResult, bundle: Bundle) -> Columns:
         columns[f"{output.name}_measured"] = measured.value if measured else np.full(count, np.nan)
     for place, mineral in enumerate(bundle.manifest.minerals):
         columns[f"{mineral}{VOLUME_PCT}"] = found.volume_pct[:, place]
+        columns[f"{mineral}{VOLUME_LOW_PCT}"] = found.volume_low_pct[:, place]
+        columns[f"{mineral}{VOLUME_HIGH_PCT}"] = found.volume_high_pct[:, place]
         columns[f"{mineral}{DRY_WEIGHT_PCT}"] = found.dry_weight_pct[:, place]
         columns[f"{mineral}{WIDTH_PCT}"] = found.width_pct[:, place]
-    return columns
+    return columns | _sources(found.source, bundle)
 
 
 def _tiles(result: SectionResult, bundle: Bundle) -> Columns:
@@ -127,6 +132,7 @@ def _segments(result: SectionResult, bundle: Bundle) -> Columns:
         "left_cm": segments.box[:, 1] / grid.px_per_cm,
         "right_cm": segments.box[:, 3] / grid.px_per_cm,
         "unmixing_residual": minerals.residual,
+        "unmixing_condition": np.where(np.isfinite(minerals.condition), minerals.condition, np.nan),
         "out_of_domain": result.segment_out_of_domain,
         "underdetermined": (minerals.flags & MineralFlag.UNDERDETERMINED) > 0,
     }
@@ -138,4 +144,11 @@ def _segments(result: SectionResult, bundle: Bundle) -> Columns:
     columns |= dict(zip(bundle.targets, values.T, strict=True))
     for place, mineral in enumerate(bundle.manifest.minerals):
         columns[f"{mineral}{VOLUME_PCT}"] = minerals.volume_pct[:, place]
-    return columns
+        columns[f"{mineral}{VOLUME_LOW_PCT}"] = minerals.low_pct[:, place]
+        columns[f"{mineral}{VOLUME_HIGH_PCT}"] = minerals.high_pct[:, place]
+    return columns | _sources(minerals.source, bundle)
+
+
+def _sources(source: npt.NDArray[np.uint8], bundle: Bundle) -> Columns:
+    known = PROPERTIES if bundle.manifest.minerals else ()
+    return {f"{name}_source": _SOURCE_NAMES[source[:, place]] for place, name in enumerate(known)}

@@ -1,15 +1,22 @@
-"""Which other mixtures fit measured properties equally well."""
+"""Which other mixtures fit measured properties equally well, and how sharply equations tell mixtures apart."""
 
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import numpy.typing as npt
+
+from lithostream.engine.core.intervals import System, pulled
+from lithostream.kernels.unmixing import nnls
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
 # A fraction this far below zero at a vertex is rounding.
 _ROUNDING = 1e-9
+# Singular values this far below the largest number of the equations are rounding.
+_RANK = 1e-11
+# Curvature that makes the way to the end of an undetermined direction finite.
+_WEAK = 1e-6
 
 
 def equations_rank(measured: BoolArray, rows: FloatArray) -> npt.NDArray[np.int64]:
@@ -61,6 +68,60 @@ def equal_answers(
             inside, vertex = these[valid], vertex[valid].clip(min=0.0)
             low[inside] = np.minimum(low[inside], vertex)
             high[inside] = np.maximum(high[inside], vertex)
+    return low, high
+
+
+def singular_values(system: System) -> FloatArray:
+    """Singular values of the equations on mixtures, whose changes sum to zero: float64 [N, min(B, E - 1)]."""
+    count = system.rows.shape[1]
+    # Orthonormal directions that sum to zero.
+    inside = np.linalg.svd(np.ones((1, count)))[2][1:]
+    return np.asarray(np.linalg.svd(inside @ system.rows, compute_uv=False), dtype=np.float64)
+
+
+def condition(singular: FloatArray, system: System) -> FloatArray:
+    """Largest over smallest singular value; infinite where a change of the mixture changes nothing, float64 [N]."""
+    problems, endmembers, equations = system.rows.shape
+    if endmembers == 1:
+        return np.ones(problems)
+    if equations < endmembers - 1:
+        return np.full(problems, np.inf)
+    sharp = singular[:, -1] > _rounding(system)
+    return np.where(sharp, singular[:, 0] / np.where(sharp, singular[:, -1], 1.0), np.inf)
+
+
+def rank_of(singular: FloatArray, system: System) -> npt.NDArray[np.int64]:
+    """Independent equations, the sum included; 0 where nothing is measured, int64 [N]."""
+    rank = 1 + (singular > _rounding(system)[:, None]).sum(axis=1)
+    return np.asarray(rank * ~np.isnan(system.right).all(axis=1), dtype=np.int64)
+
+
+def _rounding(system: System) -> FloatArray:
+    return np.asarray(_RANK * np.abs(system.rows).max(axis=(1, 2), initial=0.0), dtype=np.float64)
+
+
+def near_answers(fractions: FloatArray, system: System) -> tuple[FloatArray, FloatArray]:
+    """Lowest and highest value of each fraction over mixtures that fit almost as well, by one standard deviation.
+
+    Every fraction is pushed up, and down, against the misfit: a weight t on the fraction moves a parabola of
+    deviation s by t s^2, so t = 1 / s moves it by one deviation, where the squared misfit is one above the best. An
+    undetermined fraction (s > 1) is pushed by t = 1 to where the constraints end. 2 E more solutions.
+    """
+    low, high = fractions.copy(), fractions.copy()
+    measured = ~np.isnan(system.right).all(axis=1)
+    count = fractions.shape[1]
+    curvature = system.rows @ np.swapaxes(system.rows, 1, 2) + _WEAK * np.eye(count)
+    inverse = np.linalg.inv(curvature)
+    sums = inverse.sum(axis=2)
+    variance = np.einsum("nii->ni", inverse) - sums**2 / sums.sum(axis=1, keepdims=True)
+    push = 1.0 / np.sqrt(variance.clip(_WEAK**2, 1.0))
+    for mineral, sign in product(range(count), (-1.0, 1.0)):
+        towards = np.zeros_like(fractions)
+        towards[:, mineral] = sign * push[:, mineral] / _WEAK
+        moved = nnls(*pulled(system, _WEAK, towards), sum_to_one=True).abundances
+        moved[~measured] = np.nan
+        low[:, mineral] = np.fmin(low[:, mineral], moved[:, mineral])
+        high[:, mineral] = np.fmax(high[:, mineral], moved[:, mineral])
     return low, high
 
 

@@ -1,6 +1,5 @@
 """One section from image to tables: the stages in the order the data flows."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,9 +9,11 @@ import numpy.typing as npt
 
 from lithostream.engine.bundle import Bundle
 from lithostream.engine.config import RunSettings
+from lithostream.engine.core.abundances import segment_minerals
 from lithostream.engine.core.aggregate import overlap, segments_to_intervals, tiles_to_intervals
 from lithostream.engine.core.calibration import calibrate
-from lithostream.engine.core.join import join
+from lithostream.engine.core.grid import Grid
+from lithostream.engine.core.join import Joined, join
 from lithostream.engine.core.label_map import LabelMap
 from lithostream.engine.core.lane import SectionPlan, WindowResult, process_window
 from lithostream.engine.core.minerals import Endmembers
@@ -21,16 +22,12 @@ from lithostream.engine.core.pooling import WindowSegments
 from lithostream.engine.core.results import IntervalResult, SectionResult, TileResult
 from lithostream.engine.core.rows import correct_rows
 from lithostream.engine.core.section import Section
-from lithostream.engine.core.unmix import MIXING_LAW_STD, MineralFlag, MineralResult, unmix_properties
+from lithostream.engine.core.unmix import MineralFlag, MineralResult, Source
 from lithostream.engine.core.windows import open_section, section_grid, windows
 from lithostream.engine.inference import Session
 from lithostream.engine.io.mscl import SensorLog, read_log
 from lithostream.engine.io.planes import PlaneImage
 
-# A weak prior on each volume fraction, of standard deviation 0.3 around an even mixture: it decides only what
-# the properties leave open, which `width_pct` states.
-PRIOR_RIDGE = 0.3**-2
-NORMAL_90 = 1.6449  # half width of the central 90 % of a normal distribution, in standard deviations
 _NO_LABELS = np.zeros((0, 0), np.int32)
 
 Floats = npt.NDArray[np.float64]
@@ -115,24 +112,12 @@ def _finish(
         tiles, segments, below, above = correct_rows(
             bundle.depth_model, grid, tiles, kept.all("colour"), segments
         )
-    values, share_outside = segments.values[:, :-1], segments.values[:, -1]
-    outside = (share_outside > 0.5) | (not known_instrument)
-    usable = np.where(outside[:, None], np.nan, values)
-    unknown = np.full(len(usable), np.nan)
-    found = dict(zip(bundle.targets, usable.T, strict=True))
-    minerals = unmix_properties(
-        # Counts of elements follow no mixing law.
-        {name: found.get(name, unknown) for name in MIXING_LAW_STD},
-        endmembers,
-        bundle.manifest.regime,
-        std={
-            output.name: math.hypot(output.half_width_90 / NORMAL_90, MIXING_LAW_STD[output.name])
-            for output in bundle.manifest.outputs
-            if output.name in MIXING_LAW_STD
-        },
-        ridge=PRIOR_RIDGE,
+    outside = (segments.values[:, -1] > 0.5) | (not known_instrument)
+    measured = _on_intervals(log, grid)
+    minerals = segment_minerals(
+        segments, outside, bundle.manifest.outputs, measured, endmembers, bundle.manifest.regime
     )
-    intervals = _intervals(kept, tiles, below, above, segments, minerals, log)
+    intervals = _intervals(kept, tiles, below, above, segments, minerals, measured)
     return SectionResult(
         section,
         grid,
@@ -177,7 +162,7 @@ def _intervals(
     above: Floats,
     segments: WindowSegments,
     minerals: MineralResult,
-    log: SensorLog | None,
+    measured: dict[str, Joined],
 ) -> IntervalResult:
     grid, known_instrument = kept.plan.grid, kept.plan.known_instrument
     edges = grid.interval_rows
@@ -190,6 +175,10 @@ def _intervals(
             minerals.volume_pct,
             minerals.dry_weight_pct,
             minerals.width_pct,
+            minerals.low_pct,
+            minerals.high_pct,
+            minerals.source == Source.PREDICTED,
+            minerals.source == Source.MEASURED,
             minerals.residual[:, None],
             ((minerals.flags & MineralFlag.UNDERDETERMINED) > 0)[:, None],
         ],
@@ -200,8 +189,6 @@ def _intervals(
     mean, under, over = np.split(means.mean[:, :-1], 3, axis=1)
     shares = minerals.volume_pct.shape[1]
     core_px = np.add.reduceat(kept.all("core_px"), edges[:-1])
-    top, base = grid.depth_cm(edges[:-1]), grid.depth_cm(edges[1:])
-    measured = {name: join(log, name, top, base) for name in log.values} if log else {}
     return IntervalResult(
         core_px / (np.diff(edges) * grid.width_px),
         means.tiles,
@@ -212,12 +199,28 @@ def _intervals(
         pooled[:, :shares],
         pooled[:, shares : 2 * shares],
         pooled[:, 2 * shares : 3 * shares],
+        pooled[:, 3 * shares : 4 * shares],
+        pooled[:, 4 * shares : 5 * shares],
+        _sources(*np.split(pooled[:, 5 * shares : -2], 2, axis=1)),
         pooled[:, -2],
         outside,
         means.tiles == 0,
         np.nan_to_num(pooled[:, -1]) > 0,
         measured,
     )
+
+
+def _sources(predicted: Floats, measured: Floats) -> npt.NDArray[np.uint8]:
+    """Where the values behind the abundances of an interval come from, by the shares [I, 3] of its segments."""
+    both = (np.nan_to_num(predicted) > 0).astype(np.uint8) * Source.PREDICTED
+    return np.asarray(both | (np.nan_to_num(measured) > 0).astype(np.uint8) * Source.MEASURED, np.uint8)
+
+
+def _on_intervals(log: SensorLog | None, grid: Grid) -> dict[str, Joined]:
+    """Every column of a log, on the intervals."""
+    edges = grid.interval_rows
+    top, base = grid.depth_cm(edges[:-1]), grid.depth_cm(edges[1:])
+    return {name: join(log, name, top, base) for name in log.values} if log else {}
 
 
 def _plane_notes(planes: Sequence[PlaneImage], uncovered: int) -> tuple[str, ...]:

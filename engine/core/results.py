@@ -50,6 +50,10 @@ class IntervalResult:
         Value, its 90 % interval, and spread between tiles.
     volume_pct, dry_weight_pct, width_pct : float64 [I, E]
         Abundances, and the range of the volume share over all answers that fit equally well.
+    volume_low_pct, volume_high_pct : float64 [I, E]
+        90 % interval of the volume share, mean over the segments.
+    source : uint8 [I, 3]
+        `Source` of density, velocity and susceptibility behind the abundances; both bits where segments differ.
     residual : float64 [I]
     out_of_domain, no_core, underdetermined : bool [I]
     measured : dict of target name to Joined
@@ -64,6 +68,9 @@ class IntervalResult:
     volume_pct: Floats
     dry_weight_pct: Floats
     width_pct: Floats
+    volume_low_pct: Floats
+    volume_high_pct: Floats
+    source: npt.NDArray[np.uint8]
     residual: Floats
     out_of_domain: Bools
     no_core: Bools

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from lithostream.engine.core.measured import PROPERTIES
 from lithostream.engine.core.targets import TARGETS
 from lithostream.kernels.errors import ContractError
 
@@ -15,6 +16,7 @@ Column = npt.NDArray[Any]
 
 SCHEMA_VERSION = 1
 VOLUME_PCT, DRY_WEIGHT_PCT, WIDTH_PCT = "_vol_pct", "_dry_wt_pct", "_width_pct"
+VOLUME_LOW_PCT, VOLUME_HIGH_PCT = "_vol_low_pct", "_vol_high_pct"
 FLAGS = ("out_of_domain", "no_core", "partial", "section_end", "underdetermined")
 
 _F64, _I32, _I64 = pa.float64(), pa.int32(), pa.int64()
@@ -122,13 +124,27 @@ _SEGMENT_HEAD = (
         for c in ("red", "green", "blue")
     ),
 )
-_SEGMENT_TAIL = (_RESIDUAL, _OUTSIDE, _UNDERDETERMINED)
+_SOURCES = tuple(
+    Field(
+        f"{name}_source",
+        _TEXT,
+        "",
+        f"where the {TARGETS[name].label} behind the minerals comes from: predicted, measured, mixed",
+        nullable=True,
+    )
+    for name in PROPERTIES
+)
+_CONDITION = _value(
+    "unmixing_condition", "1", "largest over smallest effect of a change of the mixture; null where infinite"
+)
+_SEGMENT_TAIL = (_RESIDUAL, _CONDITION, _OUTSIDE, _UNDERDETERMINED)
 
 
 def interval_fields(targets: Sequence[str], minerals: Sequence[str]) -> tuple[Field, ...]:
     """Columns of the interval table, the rows a geologist reads."""
     values = [field for name in targets for field in _interval_target(name)]
-    return (*_INTERVAL_HEAD, *values, *_interval_minerals(minerals), _RESIDUAL, *_INTERVAL_FLAGS)
+    sources = _SOURCES if minerals else ()
+    return (*_INTERVAL_HEAD, *values, *_interval_minerals(minerals), *sources, _RESIDUAL, *_INTERVAL_FLAGS)
 
 
 def tile_fields(targets: Sequence[str]) -> tuple[Field, ...]:
@@ -138,7 +154,9 @@ def tile_fields(targets: Sequence[str]) -> tuple[Field, ...]:
 
 def segment_fields(targets: Sequence[str], minerals: Sequence[str]) -> tuple[Field, ...]:
     """Columns of the segment table."""
-    return (*_SEGMENT_HEAD, *map(_target, targets), *map(_volume, minerals), *_SEGMENT_TAIL)
+    shares = [field for name in minerals for field in (_volume(name), *_volume_interval(name))]
+    sources = _SOURCES if minerals else ()
+    return (*_SEGMENT_HEAD, *map(_target, targets), *shares, *sources, *_SEGMENT_TAIL)
 
 
 def _target(name: str) -> Field:
@@ -161,9 +179,19 @@ def _volume(mineral: str) -> Field:
     )
 
 
+def _volume_interval(mineral: str) -> Iterable[Field]:
+    yield _value(
+        f"{mineral}{VOLUME_LOW_PCT}", "%", f"lower end of the 90 % interval of {mineral}{VOLUME_PCT}"
+    )
+    yield _value(
+        f"{mineral}{VOLUME_HIGH_PCT}", "%", f"upper end of the 90 % interval of {mineral}{VOLUME_PCT}"
+    )
+
+
 def _interval_minerals(names: Sequence[str]) -> Iterable[Field]:
     for name in names:
         yield _volume(name)
+        yield from _volume_interval(name)
         yield _value(f"{name}{DRY_WEIGHT_PCT}", "%", f"{_label(name)}, share of the dry weight")
         yield _value(
             f"{name}{WIDTH_PCT}", "%", f"range of {name}{VOLUME_PCT} over all answers that fit as well"

@@ -1,4 +1,4 @@
-"""From physical properties to mineral abundances: linear scales, weights, constrained least squares.
+"""From physical properties and colour to mineral abundances: linear scales, weights, constrained least squares.
 
 Each measured property becomes one linear equation in the volume fractions f, which are >= 0 and sum to one:
 
@@ -6,42 +6,67 @@ Each measured property becomes one linear equation in the volume fractions f, wh
 * susceptibility: sum f_i k_i = k
 * velocity, unconsolidated (Wood 1955): sum f_i c_i = c with the compressibility c = 1 / (rho Vp^2)
 * velocity, lithified (Wyllie et al. 1956): sum f_i s_i = s with the slowness s = 1 / Vp
+* calibrated colour, three channels: `equations`
 
-Equations are divided by their standard deviations. The compressibility shares the density of the first
+Equations are whitened by the covariance of their errors. The compressibility shares the density of the first
 equation: c + (c / rho) rho, to first order, carries the error of the velocity alone, so this sum is the
-equation that is solved and the errors of all equations are independent.
+equation that is solved, and errors of different properties stay as independent as they were measured.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntFlag
-from itertools import product
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from lithostream.engine.core.identifiability import equal_answers, equations_rank
+from lithostream.engine.core.equations import (
+    WYLLIE_STD,
+    Colour,
+    Regime,
+    colour_usable,
+)
+from lithostream.engine.core.intervals import Constraint
+from lithostream.engine.core.measured import (
+    DEFAULT_STD,
+    DENSITY,
+    MIXING_LAW_STD,
+    PROPERTIES,
+    SUSCEPTIBILITY,
+    VELOCITY,
+    Logs,
+    Source,
+    Stds,
+    error_covariance,
+    known_values,
+    usable_reflectance,
+)
 from lithostream.engine.core.minerals import PORE_WATER, Endmembers
-from lithostream.engine.core.rockphysics import p_wave_modulus
+from lithostream.engine.core.mixture import Problem, solve_in_blocks
 from lithostream.engine.errors import ConfigError
 from lithostream.kernels.arrays import check_array
 from lithostream.kernels.errors import ContractError
-from lithostream.kernels.unmixing import UnmixingFlag, nnls
+
+__all__ = [
+    "DEFAULT_STD",
+    "DENSITY",
+    "MIXING_LAW_STD",
+    "PROPERTIES",
+    "SUSCEPTIBILITY",
+    "VELOCITY",
+    "Colour",
+    "FloatArray",
+    "Logs",
+    "MineralFlag",
+    "MineralResult",
+    "Regime",
+    "Source",
+    "unmix_properties",
+]
 
 FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
-Regime = Literal["unconsolidated", "lithified"]
 
-DENSITY, VELOCITY, SUSCEPTIBILITY = "density", "p_wave_velocity", "magnetic_susceptibility"
-PROPERTIES = (DENSITY, VELOCITY, SUSCEPTIBILITY)
-
-# Error of the mixing laws themselves: contacts between grains stiffen real mud by 1 to 2 %.
-MIXING_LAW_STD: dict[str, float] = {DENSITY: 0.0, VELOCITY: 25.0, SUSCEPTIBILITY: 0.0}
-# Standard deviations where the caller states none: gamma density 0.02 g/cm3, P-wave 15 m/s and loop
-# susceptibility 2e-5 SI of a good multi-sensor core log, with the error of the mixing law.
-DEFAULT_STD: dict[str, float] = {DENSITY: 0.02, VELOCITY: math.hypot(15.0, 25.0), SUSCEPTIBILITY: 2.0}
 # Among answers that fit equally well the ridge takes the one of smallest norm, the most even mixture. It
 # is far below the curvature of the equations (about 1 and more), so a determined answer does not move.
 # Beside magnetite, whose column is 1e3 times longer than the others, the rounding of the solver can hide it:
@@ -59,11 +84,13 @@ class MineralFlag(IntFlag):
     VELOCITY_UNUSED = 2
     """Unconsolidated velocity without density: its compressibility is unknown, the value was left out."""
     NONPHYSICAL = 4
-    """A value was infinite, or a density or velocity not positive: it was left out."""
+    """A value was infinite, a density or velocity not positive, or a reflectance out of range: it was left out."""
     UNDERDETERMINED = 8
     """Fewer independent equations than endmembers: other abundances fit as well, see `width_pct`."""
     NOT_CONVERGED = 16
-    """The solver found no optimum: abundances are NaN."""
+    """The solver found no optimum, or nothing to normalise: abundances are NaN."""
+    COLOUR_UNUSED = 32
+    """Colour was given, but an endmember has no colour or, for intimate mixing, no grain size: it was left out."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,11 +105,20 @@ class MineralResult:
         Share of the dry weight, %; pore water is 0 and rows sum to 100. NaN where there are no solids.
     width_pct : float64 [N, E]
         Identifiability: range of `volume_pct` over all answers that fit equally well, with the measurements
-        as they are and with each moved by one standard deviation up or down, in all combinations.
+        as they are and with each moved by one standard deviation up or down, in all combinations. With
+        colour: over answers whose squared misfit is about one above the best. The prior has no part in it.
     residual : float64 [N]
-        Misfit sqrt(sum of (misfit / std)^2) over the properties used.
+        Misfit sqrt(sum of (misfit / std)^2) over the values used, whitened where errors are correlated.
     flags : uint8 [N]
         Bits of `MineralFlag`.
+    low_pct, high_pct : float64 [N, E]
+        90 % interval of `volume_pct`, by `intervals`: errors, spread of endmembers where asked for, and the
+        prior where no equation decides. Contains `volume_pct`.
+    condition : float64 [N]
+        Largest over smallest singular value of the weighted equations on changes of the mixture that sum to
+        zero; infinite where a change of the mixture changes no equation.
+    source : uint8 [N, 3]
+        `Source` of density, velocity and susceptibility: none, predicted or measured.
     """
 
     volume_pct: FloatArray
@@ -90,6 +126,10 @@ class MineralResult:
     width_pct: FloatArray
     residual: FloatArray
     flags: npt.NDArray[np.uint8]
+    low_pct: FloatArray
+    high_pct: FloatArray
+    condition: FloatArray
+    source: npt.NDArray[np.uint8]
 
 
 def unmix_properties(
@@ -97,8 +137,14 @@ def unmix_properties(
     endmembers: Endmembers,
     regime: Regime,
     *,
-    std: Mapping[str, float | FloatArray] | None = None,
+    std: Stds | None = None,
     ridge: float = DEFAULT_RIDGE,
+    prior: FloatArray | None = None,
+    covariance: FloatArray | None = None,
+    logs: Logs | None = None,
+    colour: Colour | None = None,
+    endmember_errors: bool = False,
+    constraint: Constraint = "fcls",
 ) -> MineralResult:
     """Solve the abundances of `endmembers` that explain measured properties best.
 
@@ -113,121 +159,97 @@ def unmix_properties(
     std : mapping of str to float or float64 [N], optional
         Standard deviation of a property in its own unit; `DEFAULT_STD` for those not named.
     ridge : float
-        Weight of the squared norm of the fractions: the tie-break among equally good answers.
+        Weight of the squared distance from the prior mixture, 1 / variance: by default only the tie-break among
+        equally good answers.
+    prior : float64 [E], optional
+        Mixture to stay close to, >= 0 and of sum one; an even one by default.
+    covariance : float64 [B, B] or [N, B, B], optional
+        Of the errors of all values, instead of `std` and `colour.std`: the three properties, then the three channels
+        if there is colour. Units are those of the values.
+    logs : Logs, optional
+        Measured properties, which take the place of `properties` where they have a value.
+    colour : Colour, optional
+        Calibrated colour.
+    endmember_errors : bool
+        Count the spread of the endmembers' own values as an error of the equations (blank spread: none),
+        and in lithified rock that of Wyllie's law, `WYLLIE_STD`.
+        Grain sizes and the wetness of a surface always count where colour is given.
+    constraint : {"fcls", "nnls"}
+        Fractions sum to one, or are normalised after they were solved as >= 0 alone.
 
     Raises
     ------
     ContractError
-        A property, its shape or a standard deviation is not as stated.
+        An array, its shape, a standard deviation or a covariance is not as stated.
     ConfigError
-        The regime is unknown.
+        The regime or the constraint is unknown.
+
+    Notes
+    -----
+    Cost for each row: about 60 solutions of E unknowns (48 for the interval, 1 or 9 for `width_pct` without
+    colour, 2 E with), by blocks of 4,096 rows.
     """
-    if regime not in get_args(Regime):
-        raise ConfigError(f"unknown regime {regime!r}", fix=f"choose from {', '.join(get_args(Regime))}")
-    values, nonphysical = _measured(properties)
-    stds = _standard_deviations(values, std or {})
-    orphan = np.zeros(len(nonphysical), dtype=bool)
+    for name, chosen, choices in (
+        ("regime", regime, get_args(Regime)),
+        ("constraint", constraint, get_args(Constraint)),
+    ):
+        if chosen not in choices:
+            raise ConfigError(f"unknown {name} {chosen!r}", fix=f"choose from {', '.join(choices)}")
+    if prior is not None:
+        check_array("prior", prior, dtype=np.float64, shape=(len(endmembers.names),))
+        if not ((prior >= 0).all() and abs(prior.sum() - 1.0) < 1e-6):
+            raise ContractError(f"prior: expected >= 0 and a sum of one, got {prior.tolist()}")
+    known = known_values(properties, logs)
+    values, nonphysical, seen = known.values.copy(), known.nonphysical, None
+    colour_unused = colour is not None and not colour_usable(endmembers, colour.mixing)
+    if colour is not None:
+        seen, impossible = usable_reflectance(colour.reflectance, len(values))
+        nonphysical = nonphysical | impossible
+    errors = error_covariance(known, std, logs, seen, colour.std if colour else 0.0, covariance)
+    orphan = np.zeros(len(values), dtype=bool)
     if regime == "unconsolidated":
-        orphan = np.isnan(values[DENSITY]) & ~np.isnan(values[VELOCITY])
-        values[VELOCITY][orphan] = np.nan
-    spectra, tables = _equations(values, stds, endmembers, regime)
-    solved = nnls(spectra, tables, sum_to_one=True, ridge=ridge)
-    fractions = solved.abundances
-    measured, rows = ~np.isnan(spectra), _linear_rows(endmembers, regime)
-    low, high = equal_answers(fractions, measured, rows)
-    for signs in product((-1.0, 1.0), repeat=len(PROPERTIES)):
-        # Equations have unit standard deviation.
-        moved = nnls(spectra + np.array(signs), tables, sum_to_one=True, ridge=ridge).abundances
-        least, most = equal_answers(moved, measured, rows)
-        low, high = np.minimum(low, least), np.maximum(high, most)
-    rank = equations_rank(measured, rows)
+        orphan = np.isnan(values[:, 0]) & ~np.isnan(values[:, 1])
+        values[orphan, 1] = np.nan
+    if seen is not None and not colour_unused:
+        values = np.concatenate([values, seen], axis=1)
+    problem = Problem(
+        endmembers,
+        regime,
+        None if colour_unused else colour,
+        _spread(endmembers, endmember_errors),
+        WYLLIE_STD if endmember_errors and regime == "lithified" else 0.0,
+        endmember_errors or seen is not None,
+        constraint,
+        ridge,
+        prior,
+    )
+    answer = solve_in_blocks(values, errors[:, : values.shape[1], : values.shape[1]], problem)
     flags = (
-        MineralFlag.UNMEASURED * np.isnan(spectra).all(axis=1)
+        MineralFlag.UNMEASURED * np.isnan(values).all(axis=1)
         | MineralFlag.VELOCITY_UNUSED * orphan
         | MineralFlag.NONPHYSICAL * nonphysical
-        | MineralFlag.UNDERDETERMINED * (rank > 0) * (rank < len(endmembers.names))
-        | MineralFlag.NOT_CONVERGED * ((solved.flags & UnmixingFlag.NOT_CONVERGED) != 0)
+        | MineralFlag.UNDERDETERMINED * (answer.rank > 0) * (answer.rank < len(endmembers.names))
+        | MineralFlag.NOT_CONVERGED * answer.failed
+        | MineralFlag.COLOUR_UNUSED * np.full(len(values), colour_unused)
     )
     return MineralResult(
-        volume_pct=100.0 * fractions,
-        dry_weight_pct=_dry_weight_pct(fractions, endmembers),
-        width_pct=100.0 * (high - low),
-        residual=solved.residual,
+        volume_pct=100.0 * answer.fractions,
+        dry_weight_pct=_dry_weight_pct(answer.fractions, endmembers),
+        width_pct=100.0 * answer.width,
+        residual=answer.residual,
         flags=flags.astype(np.uint8),
+        low_pct=100.0 * answer.low,
+        high_pct=100.0 * answer.high,
+        condition=answer.condition,
+        source=known.source,
     )
 
 
-def _measured(properties: Mapping[str, FloatArray]) -> tuple[dict[str, FloatArray], BoolArray]:
-    """Every property as a copy with unusable values set to NaN, and the rows that had one."""
-    unknown = set(properties) - set(PROPERTIES)
-    if unknown or not properties:
-        raise ContractError(f"properties: expected any of {PROPERTIES}, got {sorted(properties)}")
-    rows = len(next(iter(properties.values())))
-    values: dict[str, FloatArray] = {}
-    nonphysical = np.zeros(rows, dtype=bool)
-    for name in PROPERTIES:
-        given = properties.get(name, np.full(rows, np.nan))
-        value: FloatArray = check_array(
-            f"properties[{name!r}]", given, dtype=np.float64, shape=(rows,)
-        ).copy()
-        bad = np.isinf(value) if name == SUSCEPTIBILITY else np.isinf(value) | (value <= 0)
-        value[bad] = np.nan
-        values[name] = value
-        nonphysical |= bad
-    return values, nonphysical
-
-
-def _standard_deviations(
-    values: Mapping[str, FloatArray], std: Mapping[str, float | FloatArray]
-) -> dict[str, FloatArray]:
-    unknown = set(std) - set(PROPERTIES)
-    if unknown:
-        raise ContractError(f"std: expected any of {PROPERTIES}, got {sorted(std)}")
-    stds: dict[str, FloatArray] = {}
-    for name, value in values.items():
-        given = np.asarray(std.get(name, DEFAULT_STD[name]), dtype=np.float64)
-        if given.shape not in ((), value.shape):
-            raise ContractError(f"std[{name!r}]: expected one number or [{len(value)}], got {given.shape}")
-        stds[name] = np.broadcast_to(given, value.shape)
-        wrong = ~(np.isfinite(stds[name]) & (stds[name] > 0)) & ~np.isnan(value)
-        if wrong.any():
-            got = stds[name][wrong][0]
-            raise ContractError(
-                f"std[{name!r}]: expected > 0 where measured, got {got} in row {wrong.argmax()}"
-            )
-    return stds
-
-
-def _equations(
-    values: Mapping[str, FloatArray], stds: Mapping[str, FloatArray], endmembers: Endmembers, regime: Regime
-) -> tuple[FloatArray, FloatArray]:
-    """Right sides [N, 3] and endmember values [N, E, 3] of unit standard deviation and no covariance."""
-    rho, vp, kappa = (values[name][:, None] for name in PROPERTIES)  # [N, 1]
-    if regime == "unconsolidated":
-        compressibility = 1.0 / p_wave_modulus(rho, vp)
-        slope = 2.0 * compressibility / vp  # of c over Vp, hence 2 c = Vp * slope on the right side
-        velocity = 1.0 / p_wave_modulus(endmembers.density, endmembers.p_wave_velocity)
-        velocity = velocity + compressibility / rho * endmembers.density
-    else:
-        slope = vp**-2.0
-        velocity = np.broadcast_to(1.0 / endmembers.p_wave_velocity, (len(vp), len(endmembers.names)))
-    sigmas = [stds[name][:, None] for name in PROPERTIES]
-    spectra = np.concatenate(
-        [value / sigma for value, sigma in zip((rho, vp, kappa), sigmas, strict=True)], axis=1
-    )
-    sigmas[1] = sigmas[1] * slope
-    rows = (endmembers.density, velocity, endmembers.susceptibility)
-    tables = np.stack([row / sigma for row, sigma in zip(rows, sigmas, strict=True)], axis=2)  # [N, E, 3]
-    return spectra, np.where(np.isnan(spectra)[:, None, :], 0.0, tables)
-
-
-def _linear_rows(endmembers: Endmembers, regime: Regime) -> FloatArray:
-    """Endmember values on the linear scales, one row per property, float64 [3, E]."""
-    if regime == "unconsolidated":
-        velocity = 1.0 / p_wave_modulus(endmembers.density, endmembers.p_wave_velocity)
-    else:
-        velocity = 1.0 / endmembers.p_wave_velocity
-    return np.stack([endmembers.density, velocity, endmembers.susceptibility])
+def _spread(endmembers: Endmembers, wanted: bool) -> FloatArray:
+    """Relative standard deviations [E, 4], 0 where the endmembers' values are taken as exact."""
+    if not wanted or endmembers.spread is None:
+        return np.zeros((len(endmembers.names), 4))
+    return np.nan_to_num(endmembers.spread)
 
 
 def _dry_weight_pct(fractions: FloatArray, endmembers: Endmembers) -> FloatArray:

@@ -127,5 +127,6 @@ def test_a_mineral_named_like_a_flag_is_refused(tmp_path: Path) -> None:
     columns = {f.name: np.array(good[f.name]) for f in FIELDS if "pore" not in f.name and "k_f" not in f.name}
     columns |= {"partial_vol_pct": np.array([5.0]), "partial_dry_wt_pct": np.array([5.0])}
     columns |= {"partial_width_pct": np.array([1.0])}
+    columns |= {"partial_vol_low_pct": np.array([4.0]), "partial_vol_high_pct": np.array([6.0])}
     with pytest.raises(ContractError, match="distinct LAS mnemonics"):
         write_las(build_table(fields, columns, {}), tmp_path / "a.las")

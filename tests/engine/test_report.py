@@ -76,8 +76,9 @@ def interval_columns(
     share = np.where(gap | flagged, np.nan, 100 * share / share.sum(axis=0))
     for name, volume in zip(MINERALS, share, strict=True):
         columns |= {f"{name}_vol_pct": volume, f"{name}_width_pct": volume / 2}
+        columns |= {f"{name}_vol_low_pct": volume / 2, f"{name}_vol_high_pct": volume * 1.1}
         columns[f"{name}_dry_wt_pct"] = volume * (name != "pore_water")
-    return columns
+    return columns | {f"{name}_source": np.full(rows, "predicted", object) for name in PROPERTIES}
 
 
 def table(

@@ -163,3 +163,19 @@ def test_one_bad_file_quarantines_itself(
     entry = json.loads((tmp_path / "out" / "quarantine" / "cut.tif.json").read_text())
     assert entry["file"] == str(bad) and entry["reason"] and entry["fix"]
     assert not (tmp_path / "out" / "cut").exists()
+
+
+def test_abundances_say_what_they_rest_on(finished: RunRecord, core: SyntheticCore) -> None:
+    intervals = pq.read_table(finished.out / core.name / "intervals.parquet")
+    segments = pq.read_table(finished.out / core.name / "segments.parquet")
+    answered = np.isfinite(floats_of(segments, "quartz_vol_pct"))
+    names = [f"{name}_source" for name in ("density", "p_wave_velocity", "magnetic_susceptibility")]
+    sources = np.stack([segments[name].to_numpy(zero_copy_only=False) for name in names])
+    # At the ends of the log and of the core a value may come from neither.
+    assert set(sources[:, answered].ravel()) == {"predicted", "measured", None}
+    assert (sources[:, answered] != None).any(axis=0).all()
+    for table in (intervals, segments):
+        low, value, high = (floats_of(table, f"quartz_vol{part}_pct") for part in ("_low", "", "_high"))
+        known = np.isfinite(value)
+        assert known.any()
+        assert (low[known] <= value[known] + 1e-9).all() and (value[known] <= high[known] + 1e-9).all()

@@ -38,7 +38,9 @@ def test_column_names_are_the_contract() -> None:
         "core_fraction tile_count density density_low density_high density_std density_measured "
         "magnetic_susceptibility magnetic_susceptibility_low magnetic_susceptibility_high "
         "magnetic_susceptibility_std magnetic_susceptibility_measured pore_water_vol_pct "
-        "pore_water_dry_wt_pct pore_water_width_pct quartz_vol_pct quartz_dry_wt_pct quartz_width_pct "
+        "pore_water_vol_low_pct pore_water_vol_high_pct pore_water_dry_wt_pct pore_water_width_pct "
+        "quartz_vol_pct quartz_vol_low_pct quartz_vol_high_pct quartz_dry_wt_pct quartz_width_pct "
+        "density_source p_wave_velocity_source magnetic_susceptibility_source "
         "unmixing_residual out_of_domain no_core partial section_end underdetermined"
     )
     assert " ".join(field.name for field in FIELDS["tiles"]) == (
@@ -49,7 +51,10 @@ def test_column_names_are_the_contract() -> None:
         "section segment window area_px centroid_cm centroid_left_cm top_cm base_cm left_cm right_cm "
         "red green blue red_std green_std blue_std red_reflectance green_reflectance blue_reflectance "
         "density magnetic_susceptibility "
-        "pore_water_vol_pct quartz_vol_pct unmixing_residual out_of_domain underdetermined"
+        "pore_water_vol_pct pore_water_vol_low_pct pore_water_vol_high_pct "
+        "quartz_vol_pct quartz_vol_low_pct quartz_vol_high_pct "
+        "density_source p_wave_velocity_source magnetic_susceptibility_source "
+        "unmixing_residual unmixing_condition out_of_domain underdetermined"
     )
 
 

@@ -1,0 +1,78 @@
+"""Lanes: order, bounds, and what happens when one fails."""
+
+import threading
+import time
+from collections.abc import Generator, Iterator
+
+import pytest
+
+from lithostream.engine.stream.lanes import AHEAD, Lanes
+
+
+def test_results_come_in_the_order_of_the_items() -> None:
+    lanes = Lanes(["a", "b", "c"])
+
+    def work(item: int, session: str) -> tuple[int, str]:
+        time.sleep(0.002 * (item % 3))  # later items overtake
+        return item, session
+
+    found = list(lanes.map(work, range(40)))
+    assert [item for item, _ in found] == list(range(40))
+    assert {session for _, session in found} == {"a", "b", "c"}
+
+
+def test_no_session_serves_two_threads_at_once() -> None:
+    busy, clashes = {"a": False, "b": False}, []
+
+    def work(item: int, session: str) -> None:
+        if busy[session]:
+            clashes.append(item)
+        busy[session] = True
+        time.sleep(0.001)
+        busy[session] = False
+
+    list(Lanes(["a", "b"]).map(work, range(50)))
+    assert not clashes
+
+
+def test_a_slow_consumer_stops_the_decoder() -> None:
+    drawn = []
+
+    def items() -> Iterator[int]:
+        for item in range(100):
+            drawn.append(item)
+            yield item
+
+    found = Lanes([0, 1]).map(lambda item, _: item, items())
+    assert next(found) == 0
+    assert len(drawn) == 2 + AHEAD + 1
+    assert isinstance(found, Generator)
+    found.close()
+
+
+def test_a_failure_reaches_the_caller_in_its_turn_and_nothing_is_left_running() -> None:
+    running = threading.Semaphore(2)
+    lanes = Lanes([0, 1])
+
+    def work(item: int, _: int) -> int:
+        with running:
+            time.sleep(0.005)
+            if item == 3:
+                raise OSError("item 3")
+            return item
+
+    seen: list[int] = []
+    with pytest.raises(OSError, match="item 3"):
+        seen.extend(lanes.map(work, range(20)))
+    assert seen == [0, 1, 2]
+    assert all(running.acquire(blocking=False) for _ in range(2))
+    assert list(lanes.map(lambda item, _: item, range(3))) == [0, 1, 2]  # and they go on to serve
+
+
+def test_what_the_decoder_raises_reaches_the_caller() -> None:
+    def items() -> Iterator[int]:
+        yield 0
+        raise OSError("share is gone")
+
+    with pytest.raises(OSError, match="share is gone"):
+        list(Lanes([0]).map(lambda item, _: item, items()))
