@@ -48,7 +48,7 @@ class RunSettings(StrictModel):
     batch : int
         Tiles per model call; never changes a result.
     threads : int
-        Threads of the inference runtime; never changes a result.
+        Windows processed side by side, each by a session and a thread of its own; never changes a result.
     backend : {"auto", "onnxruntime", "onnxruntime-cuda", "openvino", "tensorrt"}
         Inference runtime; "auto" measures once on each machine, and stays with its choice. Changes results
         within the bundle's tolerance.

@@ -1,7 +1,8 @@
 """What one lane does to one window: every stage from pixels to what the tables need of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ from lithostream.engine.core.calibration import Calibration
 from lithostream.engine.core.grid import Grid
 from lithostream.engine.core.pooling import WindowSegments, pool, superpixels
 from lithostream.engine.core.rows import tile_colour
-from lithostream.engine.core.windows import Window, count_uncovered, window_tiles
+from lithostream.engine.core.windows import Block, count_uncovered, find_core, window_tiles
 from lithostream.engine.inference import Predictor
 from lithostream.engine.io.planes import PlaneImage
 from lithostream.engine.manifest import Manifest
@@ -33,6 +34,8 @@ class SectionPlan:
     manifest : Manifest
     settings : RunSettings
     planes : sequence of PlaneImage
+    core_cm : (float, float), optional
+        Where the instrument knows core to lie.
     known_instrument : bool
         The model was trained on such images.
     calibration : Calibration, optional
@@ -43,6 +46,7 @@ class SectionPlan:
     manifest: Manifest
     settings: RunSettings
     planes: Sequence[PlaneImage]
+    core_cm: tuple[float, float] | None
     known_instrument: bool
     calibration: Calibration | None
 
@@ -91,9 +95,20 @@ class WindowResult:
     preview_mask: Bools
 
 
-def process_window(window: Window, plan: SectionPlan, session: Predictor) -> WindowResult:
+class Lanes(Protocol):
+    """Threads that do windows side by side."""
+
+    def map(
+        self, work: Callable[[Block, Predictor], WindowResult], items: Iterable[Block]
+    ) -> Iterator[WindowResult]:
+        """Yield what becomes of each block, in their order."""
+        ...
+
+
+def process_window(block: Block, plan: SectionPlan, session: Predictor) -> WindowResult:
     """Run every stage over one window; depends on nothing but its pixels and the plan."""
     grid, manifest, settings = plan.grid, plan.manifest, plan.settings
+    window = find_core(block, grid, settings, plan.core_cm)
     found = window_tiles(window, grid, manifest.input, settings, plan.planes)
     properties, distance = session.infer(found.pixels)
     outside = (distance > manifest.domain.distance_limit) | (not plan.known_instrument)

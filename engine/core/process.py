@@ -15,7 +15,7 @@ from lithostream.engine.core.calibration import calibrate
 from lithostream.engine.core.grid import Grid
 from lithostream.engine.core.join import Joined, join
 from lithostream.engine.core.label_map import LabelMap
-from lithostream.engine.core.lane import SectionPlan, WindowResult, process_window
+from lithostream.engine.core.lane import Lanes, SectionPlan, WindowResult, process_window
 from lithostream.engine.core.minerals import Endmembers
 from lithostream.engine.core.planes import open_planes
 from lithostream.engine.core.pooling import WindowSegments
@@ -23,8 +23,8 @@ from lithostream.engine.core.results import IntervalResult, SectionResult, TileR
 from lithostream.engine.core.rows import correct_rows
 from lithostream.engine.core.section import Section
 from lithostream.engine.core.unmix import MineralFlag, MineralResult, Source
-from lithostream.engine.core.windows import open_section, section_grid, windows
-from lithostream.engine.inference import Session
+from lithostream.engine.core.windows import Block, blocks, open_section, section_grid
+from lithostream.engine.inference import Predictor
 from lithostream.engine.io.mscl import SensorLog, read_log
 from lithostream.engine.io.planes import PlaneImage
 
@@ -55,7 +55,7 @@ def process_section(
     section: Section,
     bundle: Bundle,
     endmembers: Endmembers,
-    session: Session,
+    lanes: Lanes,
     settings: RunSettings,
     on_rows: Callable[[int, int], None],
 ) -> SectionResult:
@@ -67,7 +67,8 @@ def process_section(
     bundle : Bundle
     endmembers : Endmembers
         The bundle's table.
-    session : Session
+    lanes : Lanes
+        They change no result.
     settings : RunSettings
     on_rows : callable
         Told (rows done, rows in all) after each window.
@@ -84,11 +85,23 @@ def process_section(
     known_instrument = bundle.manifest.domain.admits(section.scanner, section.px_per_cm)
     colours = calibrate(section, source.width_px)
     kept = _Collector(
-        SectionPlan(grid, bundle.manifest, settings, planes, known_instrument, colours.calibration)
+        SectionPlan(
+            grid,
+            bundle.manifest,
+            settings,
+            planes,
+            section.core_cm,
+            known_instrument,
+            colours.calibration,
+        )
     )
-    for window in windows(source, grid, settings, section.core_cm):
-        kept.add(process_window(window, kept.plan, session))
-        on_rows(window.row_px + len(window.rgb), grid.height_px)
+
+    def work(block: Block, session: Predictor) -> WindowResult:
+        return process_window(block, kept.plan, session)
+
+    for result in lanes.map(work, blocks(source, grid, settings)):
+        kept.add(result)
+        on_rows(kept.labels.height_px, grid.height_px)
     notes = section.notes + tuple(source.conversions) + (_log_notes(log) if log else ())
     notes += colours.notes + _plane_notes(planes, sum(window.uncovered for window in kept.windows))
     return _finish(section, bundle, endmembers, kept, log, notes)

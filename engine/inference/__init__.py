@@ -81,11 +81,27 @@ def open_session(
     BundleError
         No session meets the golden cases, or the bundle has no such precision.
     """
+    return open_sessions(bundle, 1, batch=batch, threads=threads, backend=backend, precision=precision)[0]
+
+
+def open_sessions(
+    bundle: Bundle,
+    count: int,
+    *,
+    batch: int,
+    threads: int,
+    backend: AnyBackend = "auto",
+    precision: Precision = "fp32",
+) -> "tuple[ServingSession, ...]":
+    """Open `count` sessions of one runtime, each for a thread of its own; see `open_session`."""
     from lithostream.engine.inference.choose import choose
     from lithostream.engine.inference.fallback import ServingSession
 
     choice = choose(bundle, batch=batch, threads=threads, backend=backend, precision=precision)
-    return ServingSession(bundle, choice, batch=batch, threads=threads, precision=precision)
+    return tuple(
+        ServingSession(bundle, choice, batch=batch, threads=threads, precision=precision)
+        for _ in range(count)
+    )
 
 
 def require_one_runtime(installed: set[str]) -> None:

@@ -5,6 +5,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,11 +18,12 @@ from lithostream.engine.core.process import process_section
 from lithostream.engine.core.results import SectionResult
 from lithostream.engine.core.section import Plane, Section
 from lithostream.engine.errors import BackendMemoryError, ConfigError, LithostreamError, SourceError
-from lithostream.engine.inference import open_session
+from lithostream.engine.inference import open_sessions
 from lithostream.engine.inference.fallback import ServingSession
 from lithostream.engine.io.discover import discover
 from lithostream.engine.io.names import safe_name, unique_names
 from lithostream.engine.machine import versions
+from lithostream.engine.stream.lanes import Lanes
 from lithostream.engine.stream.section_folder import commit_section
 
 PACKAGES = (
@@ -92,10 +94,11 @@ def run(
     """
     bundle = load_bundle(bundle_path)
     endmembers = load_endmembers(bundle.path / ENDMEMBERS).subset(bundle.manifest.minerals)
-    session = open_session(
+    sessions = open_sessions(
         bundle,
+        settings.threads,
         batch=settings.batch,
-        threads=settings.threads,
+        threads=1,
         backend=settings.backend,
         precision=settings.precision,
     )
@@ -109,31 +112,43 @@ def run(
     shutil.rmtree(
         out / QUARANTINE, ignore_errors=True
     )  # of an earlier run: what was mended must not stay there
-    record = RunRecord(out, bundle, settings, session.backend)
+    record = RunRecord(out, bundle, settings, sessions[0].backend)
     for failure in failures:
         _quarantine(record, safe_name(Path(failure.file or "input").name), failure)
     started = time.monotonic()
-    for section in sections:
-        begun = time.monotonic()
-        try:
-            result = _process(section, bundle, endmembers, session, settings, progress)
-        except SourceError as error:
-            _quarantine(record, section.name, error)
-            continue
-        commit_section(result, bundle, out)
-        planes = wanted_planes(section, bundle.manifest.input)
-        entry = _section_record(section, planes, result.notes, time.monotonic() - begun)
-        record.sections.append({**entry, "backend": session.backend})
-    record.notes = session.notes
+    with closing(Lanes(sessions)) as lanes:
+        for section in sections:
+            _run_section(section, record, endmembers, lanes, progress)
+    record.notes = list(dict.fromkeys(note for session in sessions for note in session.notes))
     _write_record(record, time.monotonic() - started)
     return record
+
+
+def _run_section(
+    section: Section,
+    record: RunRecord,
+    endmembers: Endmembers,
+    lanes: Lanes[ServingSession],
+    progress: Progress,
+) -> None:
+    """Process and commit a section, or quarantine it."""
+    begun = time.monotonic()
+    try:
+        result = _process(section, record.bundle, endmembers, lanes, record.settings, progress)
+    except SourceError as error:
+        _quarantine(record, section.name, error)
+        return
+    commit_section(result, record.bundle, record.out)
+    planes = wanted_planes(section, record.bundle.manifest.input)
+    entry = _section_record(section, planes, result.notes, time.monotonic() - begun)
+    record.sections.append({**entry, "backend": lanes.sessions[0].backend})
 
 
 def _process(
     section: Section,
     bundle: Bundle,
     endmembers: Endmembers,
-    session: ServingSession,
+    lanes: Lanes[ServingSession],
     settings: RunSettings,
     progress: Progress,
 ) -> SectionResult:
@@ -144,12 +159,13 @@ def _process(
                 section,
                 bundle,
                 endmembers,
-                session,
+                lanes,
                 settings,
                 lambda done, total: progress(section.name, done, total),
             )
         except BackendMemoryError as error:
-            session.retreat(error)
+            for session in lanes.sessions:
+                session.retreat(error)
 
 
 def _section_record(

@@ -85,7 +85,7 @@ def test_a_section_is_computed_again_as_a_whole(
     machine: Machine, core: SyntheticCore, core_image: Path, bundle_path: Path, tmp_path: Path
 ) -> None:
     told: list[int] = []
-    settings = RunSettings(batch=32, backend="onnxruntime")
+    settings = RunSettings(batch=32, backend="onnxruntime", threads=1)
     found = run([core_image], bundle_path, tmp_path / "a", settings, lambda _s, done, _t: told.append(done))
     assert machine.opened == [("onnxruntime", 32), ("onnxruntime", 16), ("onnxruntime", 8)]
     assert told.count(told[0]) == 3  # begun three times
