@@ -17,13 +17,24 @@ from lithostream.engine.core.depth_model import DepthModel
 from lithostream.engine.core.targets import TARGETS
 from lithostream.engine.errors import BundleError
 from lithostream.engine.graph_check import check_graph, check_signature
+from lithostream.engine.graph_segmenter import check_segmenter
 from lithostream.engine.manifest import SCHEMA_VERSION, AnyVersion, Manifest, Precision
 
 MANIFEST = "bundle.json"
 MAX_MODEL_BYTES = 1 << 30  # a property network is a few MB; a GiB is a hostile or foreign file
 
 MODEL, ENDMEMBERS, GOLDEN, DEPTH = "model.onnx", "endmembers.csv", "golden.safetensors", "depth.safetensors"
+SEGMENTER_FILES = ("segmenter.encoder.onnx", "segmenter.decoder.onnx")
+MAX_SEGMENTER_BYTES = (1 << 31) - 1  # protobuf's limit; ViT-H in fp16 has 1.3 GB
 FILES = (MODEL, ENDMEMBERS, GOLDEN)  # of every bundle; a depth model where the manifest lists it
+
+
+@dataclass(frozen=True, slots=True)
+class SegmenterGraphs:
+    """The ONNX graphs of a segmenter, as hashed: what a view needs once, and what each prompt needs."""
+
+    encoder: bytes
+    decoder: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +59,8 @@ class Bundle:
         Gives the values of rows; the graph then tells how the tiles of a row differ.
     variants : mapping of precision to bytes
         The ONNX graphs beside `model`, as hashed.
+    segmenter : SegmenterGraphs, optional
+        Without it, segments are superpixels.
     """
 
     path: Path
@@ -58,6 +71,7 @@ class Bundle:
     golden_properties: npt.NDArray[np.float32]
     depth_model: DepthModel | None = None
     variants: Mapping[str, bytes] = field(default_factory=dict)
+    segmenter: SegmenterGraphs | None = None
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -140,6 +154,7 @@ def load_bundle(path: Path) -> Bundle:
         properties,
         _depth_model(path / DEPTH, manifest),
         variants,
+        _segmenter(path, manifest),
     )
 
 
@@ -173,8 +188,8 @@ def _check_schema(raw: bytes, file: Path) -> None:
         )
 
 
-def _checked(path: Path, manifest: Manifest) -> bytes:
-    content = _read(path, limit=MAX_MODEL_BYTES)
+def _checked(path: Path, manifest: Manifest, limit: int = MAX_MODEL_BYTES) -> bytes:
+    content = _read(path, limit=limit)
     expected, found = manifest.files.get(path.name), hashlib.sha256(content).hexdigest()
     if expected != found:
         raise BundleError(
@@ -189,6 +204,15 @@ def _variant(path: Path, manifest: Manifest) -> bytes:
     content = _checked(path, manifest)
     _check_network(content, path, manifest)
     return content
+
+
+def _segmenter(folder: Path, manifest: Manifest) -> SegmenterGraphs | None:
+    if manifest.segmenter is None:
+        return None
+    files = (folder / SEGMENTER_FILES[0], folder / SEGMENTER_FILES[1])
+    encoder, decoder = (_checked(file, manifest, MAX_SEGMENTER_BYTES) for file in files)
+    check_segmenter(encoder, decoder, files, manifest.segmenter.view_px)
+    return SegmenterGraphs(encoder, decoder)
 
 
 def _check_network(content: bytes, path: Path, manifest: Manifest) -> None:

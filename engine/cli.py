@@ -116,6 +116,19 @@ def train_logs(
     print(result.model_dump_json(exclude={"config"}) if as_json else out)
 
 
+@train_app.command("segmenter")
+def train_segmenter(
+    config: Annotated[Path, typer.Argument(help="Configuration, TOML.")],
+    out: OutOption,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the small Segment Anything on generated scenes; prints its overlap with unseen objects."""
+    with _needs_train_extra():
+        from lithostream.training.segmenter.study import train_segmenter as train
+    record = train(config, out, console)
+    print(json.dumps(record) if as_json else out)
+
+
 @app.command()
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="Folder that `train` wrote.")],
@@ -124,11 +137,15 @@ def export(
         list[str] | None,
         typer.Option("--precision", help="Also make this variant, fp16 or int8; may be given twice."),
     ] = None,
+    segmenter: Annotated[
+        Path | None,
+        typer.Option("--segmenter", help="Folder of `train segmenter`, or weights of Segment Anything."),
+    ] = None,
 ) -> None:
     """Turn a checkpoint into a verified bundle."""
     with _needs_train_extra():
         from lithostream.export.bundle import export_bundle
-    print(export_bundle(checkpoint, out, precision or ()))
+    print(export_bundle(checkpoint, out, precision or (), segmenter=segmenter))
 
 
 @app.command()

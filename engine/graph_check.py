@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -11,7 +12,7 @@ from google.protobuf.message import DecodeError
 from onnx import AttributeProto, ModelProto, TensorProto, numpy_helper
 
 from lithostream.engine.errors import BundleError
-from lithostream.engine.graph_size import FIX, MAX_ELEMENTS, check_sizes, first_line
+from lithostream.engine.graph_size import FIX, MAX_ELEMENTS, MAX_PRODUCTS, check_sizes, first_line
 
 OPSET = 20
 # What the networks of this version and their quantised variants are made of. None repeats, branches or runs
@@ -44,6 +45,23 @@ OPERATORS = frozenset(
         "Unsqueeze",
     ]
 )
+# Segment Anything beside that: attention (MatMul, Gemm, Softmax, Reshape into heads), its norms and activations (the
+# layer norms of the image's channels as they are, Gelu), sines of coordinates (Sin, Cos), and comparisons: of pixels
+# with the edge of the image (Less), of the corners of a box (Greater). ViT adds relative positions (Einsum). None of
+# them repeats or branches either.
+SEGMENTER_OPERATORS = OPERATORS | {
+    "Cos",
+    "Einsum",
+    "Gelu",
+    "Gemm",
+    "Greater",
+    "LayerNormalization",
+    "Less",
+    "MatMul",
+    "Reshape",
+    "Sin",
+    "Softmax",
+}
 # HRNet needs about 0.2 MB and 900 nodes, three times as many when quantised.
 MAX_STRUCTURE_BYTES = 4 << 20  # all but the weights: parsed, it takes some hundred times as much
 MAX_NODES = 10_000
@@ -57,7 +75,35 @@ LENGTH_DELIMITED = 2
 GRAPH_FIELD, INITIALIZER_FIELD, RAW_DATA_FIELD = 7, 5, 9  # in onnx.proto: of model, graph and tensor
 
 
-def check_graph(model: bytes, file: Path) -> ModelProto:
+class Rules(NamedTuple):
+    """What a graph is held to beside what holds for all.
+
+    Attributes
+    ----------
+    pixels : str or None
+        Input of bytes, which must go into one Cast and nothing else.
+    batched : tuple of str
+        Inputs whose first axis is the batch.
+    operators : frozenset of str
+    max_elements, max_products : int
+        Of a batch of one.
+    """
+
+    pixels: str | None
+    batched: tuple[str, ...]
+    operators: frozenset[str]
+    max_elements: int
+    max_products: int
+
+
+TILES = Rules(INPUT, (INPUT,), OPERATORS, MAX_ELEMENTS, MAX_PRODUCTS)
+# ViT-H on 1024 px: some arrays of 16 x 4096 x 4096, and 2^41.3 products.
+VIEW = Rules("view", (), SEGMENTER_OPERATORS, 1 << 31, 1 << 42)
+# 16 prompts are decoded at once; with 256 channels on 64 x 64, one needs about 2^23 elements and 2^30 products.
+PROMPTS = Rules(None, ("points", "boxes"), SEGMENTER_OPERATORS, 1 << 24, 1 << 33)
+
+
+def check_graph(model: bytes, file: Path, rules: Rules = TILES) -> ModelProto:
     """Refuse an ONNX graph that is invalid, reaches outside its own file, or could exhaust the machine.
 
     Raises
@@ -70,14 +116,14 @@ def check_graph(model: bytes, file: Path) -> ModelProto:
         isinstance(name, str) for name in _names(graph)
     ):  # protobuf gives bytes that are no text as bytes
         raise BundleError("a name is not valid UTF-8", file=file, fix=FIX)
-    _check_structure(graph, file)
+    _check_structure(graph, file, rules)
     for tensor in graph.graph.initializer:
         _check_tensor(tensor, file)
     try:
         onnx.checker.check_model(graph)
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
         raise BundleError(f"not a valid ONNX graph: {first_line(error)}", file=file, fix=FIX) from error
-    check_sizes(graph, file)
+    check_sizes(graph, file, rules.batched, rules.max_elements, rules.max_products)
     return graph
 
 
@@ -174,7 +220,7 @@ def _varint(message: memoryview, at: int) -> tuple[int, int]:
     raise ValueError("varint of more than ten bytes")
 
 
-def _check_structure(model: ModelProto, file: Path) -> None:
+def _check_structure(model: ModelProto, file: Path, rules: Rules) -> None:
     def refuse(reason: str, place: str) -> BundleError:
         return BundleError(reason, file=file, place=place, fix=FIX)
 
@@ -190,11 +236,11 @@ def _check_structure(model: ModelProto, file: Path) -> None:
         raise refuse("holds functions, training graphs or sparse tensors", "graph")
     if len(graph.node) > MAX_NODES:
         raise refuse(f"{len(graph.node)} nodes, at most {MAX_NODES}", "graph")
-    users = [node.op_type for node in graph.node if INPUT in node.input]
-    if users != ["Cast"]:
-        raise refuse(f"input feeds {users}, expected one Cast", INPUT)
+    users = [node.op_type for node in graph.node if rules.pixels in node.input]
+    if rules.pixels is not None and users != ["Cast"]:
+        raise refuse(f"input feeds {users}, expected one Cast", rules.pixels)
     for node in graph.node:
-        if node.op_type not in OPERATORS:
+        if node.op_type not in rules.operators:
             raise refuse(
                 f"operator {node.op_type[:80]!r} is not among those of a bundle, of which none repeats, branches or"
                 " makes a tensor from a number alone",

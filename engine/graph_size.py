@@ -1,6 +1,7 @@
 """What memory and work an ONNX graph can ask for, told from shapes before any runtime sees it."""
 
 import math
+from collections.abc import Collection
 from pathlib import Path
 
 import onnx
@@ -17,8 +18,21 @@ SHAPE_VALUES = 64  # initializers up to here may be shapes and scales, which inf
 FIX = "export the bundle again; do not use a model from a source you do not trust"
 
 
-def check_sizes(model: ModelProto, file: Path) -> None:
+def check_sizes(
+    model: ModelProto,
+    file: Path,
+    batched: Collection[str],
+    max_elements: int = MAX_ELEMENTS,
+    max_products: int = MAX_PRODUCTS,
+) -> None:
     """Bound memory and work of a tile, and prove that both grow at most with the batch.
+
+    Parameters
+    ----------
+    batched : collection of str
+        Inputs whose first axis is the batch.
+    max_elements, max_products : int
+        Alive at once and in all, of a batch of one.
 
     Shapes may not depend on the values of pixels: each must follow from the input's shape alone.
 
@@ -27,7 +41,7 @@ def check_sizes(model: ModelProto, file: Path) -> None:
     BundleError
         Naming the value, or the limit.
     """
-    one, two = (_shapes(model, batch, file) for batch in (1, 2))
+    one, two = (_shapes(model, batched, batch, file) for batch in (1, 2))
     for node in model.graph.node:
         for name in filter(None, node.output):
             if name not in one or name not in two:
@@ -37,8 +51,8 @@ def check_sizes(model: ModelProto, file: Path) -> None:
         _check_channels(node, one, file)
     alive, products = _live_elements(model.graph, one), _products(model.graph, one)
     for found, limit, what in (
-        (alive, MAX_ELEMENTS, "elements at once"),
-        (products, MAX_PRODUCTS, "products"),
+        (alive, max_elements, "elements at once"),
+        (products, max_products, "products"),
     ):
         if found > limit:
             raise BundleError(
@@ -58,7 +72,9 @@ def _check_channels(node: NodeProto, shapes: dict[str, tuple[int, ...]], file: P
         )
 
 
-def _shapes(model: ModelProto, batch: int, file: Path) -> dict[str, tuple[int, ...]]:
+def _shapes(
+    model: ModelProto, batched: Collection[str], batch: int, file: Path
+) -> dict[str, tuple[int, ...]]:
     """Shape of each value for a batch, inferred from the input alone: what the file claims is not believed."""
     light = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
     light.graph.name = "graph"
@@ -66,7 +82,7 @@ def _shapes(model: ModelProto, batch: int, file: Path) -> dict[str, tuple[int, .
     light.graph.input.extend(model.graph.input)
     for value in light.graph.input:
         for place, dim in enumerate(value.type.tensor_type.shape.dim):
-            dim.dim_value = batch if place == 0 else dim.dim_value
+            dim.dim_value = batch if place == 0 and value.name in batched else dim.dim_value
     for tensor in model.graph.initializer:
         if math.prod(tensor.dims) <= SHAPE_VALUES:
             light.graph.initializer.append(tensor)
@@ -106,16 +122,37 @@ def _live_elements(graph: GraphProto, shapes: dict[str, tuple[int, ...]]) -> int
 
 
 def _products(graph: GraphProto, shapes: dict[str, tuple[int, ...]]) -> int:
-    """Multiplications of convolutions, and comparisons of pooling."""
+    """Multiplications of convolutions and matrices, and comparisons of pooling."""
     total = 0
     for node in graph.node:
         size = math.prod(shapes[node.output[0]])
         if node.op_type == "Conv":
             total += size * math.prod(shapes[node.input[1]][1:])
+        elif node.op_type == "MatMul":
+            total += size * shapes[node.input[0]][-1]
+        elif node.op_type == "Gemm":  # the longer axis, should the first matrix be transposed
+            total += size * max(shapes[node.input[0]])
         for attribute in node.attribute:
+            if node.op_type == "Einsum":
+                total += _letters(attribute.s.decode(errors="replace"), [shapes[name] for name in node.input])
             if node.op_type == "MaxPool" and attribute.name == "kernel_shape":
                 total += size * math.prod(attribute.ints)
     return total
+
+
+def _letters(equation: str, taken: list[tuple[int, ...]]) -> int:
+    """Products of an Einsum: one for each value that its letters can take together."""
+    terms = equation.replace(" ", "").split("->")[0].split(",")
+    if [len(term) for term in terms] != [
+        len(dims) for dims in taken
+    ] or "." in equation:  # axes without a letter
+        return math.prod(math.prod(dims) for dims in taken)
+    sizes = {
+        letter: n
+        for term, dims in zip(terms, taken, strict=True)
+        for letter, n in zip(term, dims, strict=True)
+    }
+    return math.prod(sizes.values())
 
 
 def first_line(error: Exception) -> str:

@@ -141,6 +141,25 @@ class Variant(_Strict):
     golden_tolerance: float = Field(gt=0, le=MAX_TOLERANCE)
 
 
+class SegmenterInput(_Strict):
+    """A segmenter beside the network, in the files `segmenter.encoder.onnx` and `segmenter.decoder.onnx`.
+
+    Attributes
+    ----------
+    architecture : str
+        "small" ships; the others are those of the Segment Anything paper.
+    view_px : int
+        Edge of the view it takes, `uint8 [1, view_px, view_px, 3]`; its masks have a quarter of that.
+    min_quality, min_stability : float
+        What a mask must reach, see `engine.core.segmenter.masks`.
+    """
+
+    architecture: Literal["small", "vit_b", "vit_l", "vit_h"]
+    view_px: int = Field(ge=32, le=1024, multiple_of=32)
+    min_quality: float = Field(ge=0, le=1)
+    min_stability: float = Field(ge=0, le=1)
+
+
 class Manifest(_Strict):
     """`bundle.json`."""
 
@@ -158,9 +177,12 @@ class Manifest(_Strict):
     metrics: dict[str, object]
     files: dict[str, str]
     variants: tuple[Variant, ...] = ()
+    segmenter: SegmenterInput | None = None
 
     @model_serializer(mode="wrap")
-    def _as_before_variants(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
-        """Leave `variants` out where there are none: such a bundle also loads in versions without them."""
+    def _as_before_them(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Leave `variants` and `segmenter` out where there are none: versions without them load such a bundle."""
         values: dict[str, object] = handler(self)
-        return {name: value for name, value in values.items() if name != "variants" or value}
+        return {
+            name: value for name, value in values.items() if name not in ("variants", "segmenter") or value
+        }

@@ -123,6 +123,7 @@ def _segments(result: SectionResult, bundle: Bundle) -> Columns:
         "section": _repeat(result.section.name, count),
         "segment": np.arange(count),
         "window": segments.window,
+        "parent": segments.parent,
         "area_px": segments.area_px,
         # A pixel's centre lies half a pixel beyond its index.
         "centroid_cm": grid.depth_cm(segments.centroid[:, 0] + 0.5),

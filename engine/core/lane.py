@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,9 @@ from lithostream.engine.core.calibration import Calibration
 from lithostream.engine.core.grid import Grid
 from lithostream.engine.core.pooling import WindowSegments, pool, superpixels
 from lithostream.engine.core.rows import tile_colour
+from lithostream.engine.core.segmenter import Segmenter
+from lithostream.engine.core.segmenter.join import Seam
+from lithostream.engine.core.segmenter.stage import segment
 from lithostream.engine.core.windows import Block, count_uncovered, find_core, window_tiles
 from lithostream.engine.inference import Predictor
 from lithostream.engine.io.planes import PlaneImage
@@ -51,6 +54,11 @@ class SectionPlan:
     calibration: Calibration | None
 
     @property
+    def window_px(self) -> int:
+        """Rows of the largest window."""
+        return int(np.diff(self.grid.window_rows).max())
+
+    @property
     def preview_step(self) -> int:
         """Pixels of the image between those of the preview."""
         return max(1, round(self.grid.px_per_cm / PREVIEW_PX_PER_CM))
@@ -74,6 +82,8 @@ class WindowResult:
     labels : int32 [h, W]
         Segments of the window, from 1.
     segments : WindowSegments
+    seams : (Seam, Seam), optional
+        What the segmenter saw at the window's first row and after its last.
     core_px : int64 [h]
         Core pixels of each row.
     preview : uint8 [p, w, 3]
@@ -90,29 +100,50 @@ class WindowResult:
     uncovered: int
     labels: npt.NDArray[np.int32]
     segments: WindowSegments
+    seams: tuple[Seam, Seam] | None
     core_px: Ints
     preview: npt.NDArray[np.uint8]
     preview_mask: Bools
+
+
+Serving_co = TypeVar("Serving_co", bound=Predictor, covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Tools(Generic[Serving_co]):
+    """What a lane has for itself.
+
+    Attributes
+    ----------
+    session : Predictor
+    segmenter : Segmenter, optional
+    """
+
+    session: Serving_co
+    segmenter: Segmenter | None
 
 
 class Lanes(Protocol):
     """Threads that do windows side by side."""
 
     def map(
-        self, work: Callable[[Block, Predictor], WindowResult], items: Iterable[Block]
+        self, work: Callable[[Block, Tools[Predictor]], WindowResult], items: Iterable[Block]
     ) -> Iterator[WindowResult]:
         """Yield what becomes of each block, in their order."""
         ...
 
 
-def process_window(block: Block, plan: SectionPlan, session: Predictor) -> WindowResult:
+def process_window(block: Block, plan: SectionPlan, tools: Tools[Predictor]) -> WindowResult:
     """Run every stage over one window; depends on nothing but its pixels and the plan."""
     grid, manifest, settings = plan.grid, plan.manifest, plan.settings
     window = find_core(block, grid, settings, plan.core_cm)
     found = window_tiles(window, grid, manifest.input, settings, plan.planes)
-    properties, distance = session.infer(found.pixels)
+    properties, distance = tools.session.infer(found.pixels)
     outside = (distance > manifest.domain.distance_limit) | (not plan.known_instrument)
-    labels = superpixels(window, grid, settings)
+    labels, parent, seams = superpixels(window, grid, settings), None, None
+    if tools.segmenter is not None:
+        seen = segment(block, window, labels, tools.segmenter, plan.window_px, grid.height_px)
+        labels, parent, seams = seen.refined.labels, seen.refined.parent, (seen.above, seen.below)
     values = np.concatenate([properties, outside[:, None].astype(np.float32)], axis=1)
     step = plan.preview_step
     first = -window.row_px % step
@@ -126,7 +157,8 @@ def process_window(block: Block, plan: SectionPlan, session: Predictor) -> Windo
         colour=tile_colour(found.pixels),
         uncovered=count_uncovered(window, grid, settings, found),
         labels=labels,
-        segments=pool(window, grid, labels, found, values, plan.calibration),
+        segments=pool(window, grid, labels, parent, found, values, plan.calibration),
+        seams=seams,
         core_px=np.count_nonzero(window.mask, axis=1),
         preview=window.rgb[first::step, ::step].copy(),
         preview_mask=window.mask[first::step, ::step].copy(),

@@ -21,6 +21,8 @@ class WindowSegments(NamedTuple):
     ----------
     window : int64 [S]
         Number of the window.
+    parent : int64 [S]
+        Segment that each is a part of, from 0; -1 for none.
     area_px : int64 [S]
     box : int64 [S, 4]
         (y0, x0, y1, x1) in section pixels, half-open.
@@ -37,6 +39,7 @@ class WindowSegments(NamedTuple):
     """
 
     window: npt.NDArray[np.int64]
+    parent: npt.NDArray[np.int64]
     area_px: npt.NDArray[np.int64]
     box: npt.NDArray[np.int64]
     centroid: npt.NDArray[np.float64]
@@ -62,6 +65,7 @@ def pool(
     window: Window,
     grid: Grid,
     labels: npt.NDArray[np.int32],
+    parent: npt.NDArray[np.int64] | None,
     found: WindowTiles,
     values: npt.NDArray[np.float32],
     calibration: Calibration | None,
@@ -74,6 +78,8 @@ def pool(
     grid : Grid
     labels : int32 [H, W]
         Segments 1, 2, ...; 0 where there is no core.
+    parent : int64 [S], optional
+        Label of the segment that each is a part of, 0 for none.
     found : WindowTiles
     values : float32 [N, C]
         One row per tile of `found`.
@@ -85,6 +91,7 @@ def pool(
     corner = np.array([window.row_px, 0])
     return WindowSegments(
         np.full(len(stats.count), window.index),
+        np.full(len(stats.count), -1) if parent is None else parent - 1,
         stats.count,
         stats.box + np.tile(corner, 2),
         stats.centroid + corner,

@@ -15,13 +15,15 @@ from lithostream.engine.core.calibration import calibrate
 from lithostream.engine.core.grid import Grid
 from lithostream.engine.core.join import Joined, join
 from lithostream.engine.core.label_map import LabelMap
-from lithostream.engine.core.lane import Lanes, SectionPlan, WindowResult, process_window
+from lithostream.engine.core.lane import Lanes, SectionPlan, Tools, WindowResult, process_window
 from lithostream.engine.core.minerals import Endmembers
 from lithostream.engine.core.planes import open_planes
 from lithostream.engine.core.pooling import WindowSegments
 from lithostream.engine.core.results import IntervalResult, SectionResult, TileResult
 from lithostream.engine.core.rows import correct_rows
 from lithostream.engine.core.section import Section
+from lithostream.engine.core.segmenter.view import halo_rows
+from lithostream.engine.core.stacking import section_numbers, stack_segments
 from lithostream.engine.core.unmix import MineralFlag, MineralResult, Source
 from lithostream.engine.core.windows import Block, blocks, open_section, section_grid
 from lithostream.engine.inference import Predictor
@@ -96,13 +98,16 @@ def process_section(
         )
     )
 
-    def work(block: Block, session: Predictor) -> WindowResult:
-        return process_window(block, kept.plan, session)
+    def work(block: Block, tools: Tools[Predictor]) -> WindowResult:
+        return process_window(block, kept.plan, tools)
 
-    for result in lanes.map(work, blocks(source, grid, settings)):
+    refines = bundle.segmenter is not None and settings.refine
+    halo_px = halo_rows(kept.plan.window_px) if refines else 0
+    for result in lanes.map(work, blocks(source, grid, settings, halo_px)):
         kept.add(result)
         on_rows(kept.labels.height_px, grid.height_px)
     notes = section.notes + tuple(source.conversions) + (_log_notes(log) if log else ())
+    notes += () if refines else (_superpixel_note(settings),)
     notes += colours.notes + _plane_notes(planes, sum(window.uncovered for window in kept.windows))
     return _finish(section, bundle, endmembers, kept, log, notes)
 
@@ -117,7 +122,8 @@ def _finish(
 ) -> SectionResult:
     grid, known_instrument = kept.plan.grid, kept.plan.known_instrument
     parts = [window.segments for window in kept.windows]
-    tiles, segments = _stack_tiles(kept), _stack_segments(parts)
+    numbers = section_numbers(parts, [window.seams for window in kept.windows])
+    tiles, segments = _stack_tiles(kept), stack_segments(parts, numbers)
     half_widths = np.array([output.half_width_90 for output in bundle.manifest.outputs])
     above = np.broadcast_to(half_widths, tiles.properties.shape)
     below = -above
@@ -142,7 +148,7 @@ def _finish(
         kept.all("preview"),
         kept.all("preview_mask"),
         kept.plan.preview_step,
-        kept.labels.numbered(_numbers(parts)),
+        kept.labels.numbered(numbers),
         notes,
     )
 
@@ -150,22 +156,6 @@ def _finish(
 def _stack_tiles(kept: _Collector) -> TileResult:
     fields = ("row", "col", "core_fraction", "properties", "distance", "outside")
     return TileResult(*(kept.all(name) for name in fields))
-
-
-def _stack_segments(parts: list[WindowSegments]) -> WindowSegments:
-    """Stack the windows' segments, numbering them through the section."""
-    shifts = [np.array([numbers[0] if len(numbers) else 0, 0, 0]) for numbers in _numbers(parts)]
-    pixels = [part.interval_pixels + shift for part, shift in zip(parts, shifts, strict=True)]
-    columns = {
-        name: np.concatenate([getattr(part, name) for part in parts]) for name in WindowSegments._fields
-    }
-    return WindowSegments(**{**columns, "interval_pixels": np.concatenate(pixels)})
-
-
-def _numbers(parts: list[WindowSegments]) -> list[npt.NDArray[np.int64]]:
-    """Numbers of each window's segments in the section."""
-    ends = np.cumsum([len(part.area_px) for part in parts])
-    return [np.arange(end - len(part.area_px), end) for part, end in zip(parts, ends, strict=True)]
 
 
 def _intervals(
@@ -234,6 +224,11 @@ def _on_intervals(log: SensorLog | None, grid: Grid) -> dict[str, Joined]:
     edges = grid.interval_rows
     top, base = grid.depth_cm(edges[:-1]), grid.depth_cm(edges[1:])
     return {name: join(log, name, top, base) for name in log.values} if log else {}
+
+
+def _superpixel_note(settings: RunSettings) -> str:
+    why = "the bundle holds no segmenter" if settings.refine else "refine is off"
+    return f"segments are superpixels alone: {why}"
 
 
 def _plane_notes(planes: Sequence[PlaneImage], uncovered: int) -> tuple[str, ...]:

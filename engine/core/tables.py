@@ -106,7 +106,8 @@ _TILE_TAIL = (_value("ood_distance", "1", "embedding distance from the training 
 _SEGMENT_HEAD = (
     _SECTION,
     Field("segment", _I32, "", "number of the segment in its section, from 0"),
-    Field("window", _I32, "", "window the segment was found in, from 0"),
+    Field("window", _I32, "", "window the segment begins in, from 0"),
+    Field("parent", _I32, "", "segment that this one is a part of; -1 for none"),
     Field("area_px", _I64, "px", "pixels of the segment"),
     Field("centroid_cm", _F64, "cm", "section offset of the centroid"),
     Field("centroid_left_cm", _F64, "cm", "centroid, from the left edge of the oriented image"),

@@ -146,14 +146,12 @@ def windows(
         yield find_core(block, grid, settings, core_cm)
 
 
-def blocks(source: ImageSource, grid: Grid, settings: RunSettings) -> Iterator[Block]:
-    """Cut a section into its fixed windows, each with the rows around it that decide what is core.
+def blocks(source: ImageSource, grid: Grid, settings: RunSettings, halo_px: int = 0) -> Iterator[Block]:
+    """Cut a section into its fixed windows, each with at least `halo_px` rows around it, and those that decide what is core.
 
     The rows are blocked anew, so the result does not depend on the height of the slabs.
     """
-    halo_px = (
-        2 * _crack_px(grid) + 1 + _piece_px(grid)
-    )  # so that a gap at an edge looks the same from both sides
+    halo_px = max(halo_px, _core_halo_px(grid))
     edges = [int(edge) for edge in grid.window_rows]
     spans = [
         (max(0, top - halo_px), min(grid.height_px, base + halo_px))
@@ -169,19 +167,28 @@ def find_core(block: Block, grid: Grid, settings: RunSettings, core_cm: tuple[fl
 
     Rows outside `core_cm`, where the instrument knows that no core lies, are never core.
     """
+    halo_px = min(block.halo_px, _core_halo_px(grid))
+    looked_at = slice(block.halo_px - halo_px, block.halo_px + block.height_px + _core_halo_px(grid))
+    alpha = block.slab.alpha
     roi = core_roi(
-        block.slab.rgb,
+        block.slab.rgb[looked_at],
         rule=settings.roi,
         crack_px=_crack_px(grid),
         min_piece_px=_piece_px(grid),
-        alpha=block.slab.alpha,
+        alpha=None if alpha is None else alpha[looked_at],
     )
     inside = slice(block.halo_px, block.halo_px + block.height_px)
-    window = Window(block.index, block.row_px, block.slab.rgb[inside], roi.mask[inside])
+    mask = roi.mask[halo_px : halo_px + block.height_px]
+    window = Window(block.index, block.row_px, block.slab.rgb[inside], mask)
     if core_cm:
         middle = grid.depth_cm(np.arange(block.height_px) + block.row_px + 0.5)
         window.mask[(middle < core_cm[0]) | (middle > core_cm[1])] = False
     return window
+
+
+def _core_halo_px(grid: Grid) -> int:
+    """Rows around a window with which a gap at its edge looks the same from both sides."""
+    return 2 * _crack_px(grid) + 1 + _piece_px(grid)
 
 
 def _crack_px(grid: Grid) -> int:

@@ -1,4 +1,4 @@
-"""Lanes: threads that process windows side by side, each with a session of its own; results come in order."""
+"""Lanes: threads that process windows side by side, each with tools of its own; results come in order."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -8,32 +8,32 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Session = TypeVar("Session")
+Tool = TypeVar("Tool")
 
 AHEAD = 1  # items that wait decoded, so that no lane waits for the decoder
 
 
-class Lanes(Generic[Session]):
-    """Threads, one for each session.
+class Lanes(Generic[Tool]):
+    """Threads, one for each set of tools.
 
     The caller's own thread draws the items, so it decodes while the lanes work. No more than one item for each lane
     and `AHEAD` of them are held: a full queue stops the decoder, and memory does not grow with the input.
 
     Parameters
     ----------
-    sessions : sequence
-        One for each lane; no two threads use one at the same time.
+    tools : sequence
+        What a lane has for itself, one for each; no two threads use one at the same time.
     """
 
-    def __init__(self, sessions: Sequence[Session]) -> None:
-        self.sessions = tuple(sessions)
-        self._free: SimpleQueue[Session] = SimpleQueue()
-        for session in self.sessions:
-            self._free.put(session)
-        self._pool = ThreadPoolExecutor(len(self.sessions), thread_name_prefix="lane")
+    def __init__(self, tools: Sequence[Tool]) -> None:
+        self.tools = tuple(tools)
+        self._free: SimpleQueue[Tool] = SimpleQueue()
+        for tool in self.tools:
+            self._free.put(tool)
+        self._pool = ThreadPoolExecutor(len(self.tools), thread_name_prefix="lane")
 
-    def map(self, work: Callable[[Item, Session], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """Yield `work(item, session)` for each item, in their order.
+    def map(self, work: Callable[[Item, Tool], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """Yield `work(item, tool)` for each item, in their order.
 
         What `work` raises reaches the caller in its turn; items not begun by then are dropped, and none is left
         running.
@@ -41,7 +41,7 @@ class Lanes(Generic[Session]):
         waiting: deque[Future[Result]] = deque()
         try:
             for item in items:
-                if len(waiting) == len(self.sessions) + AHEAD:
+                if len(waiting) == len(self.tools) + AHEAD:
                     yield waiting.popleft().result()
                 waiting.append(self._pool.submit(self._one, work, item))
             while waiting:
@@ -55,9 +55,9 @@ class Lanes(Generic[Session]):
         """End the threads."""
         self._pool.shutdown()
 
-    def _one(self, work: Callable[[Item, Session], Result], item: Item) -> Result:
-        session = self._free.get()
+    def _one(self, work: Callable[[Item, Tool], Result], item: Item) -> Result:
+        tool = self._free.get()
         try:
-            return work(item, session)
+            return work(item, tool)
         finally:
-            self._free.put(session)
+            self._free.put(tool)

@@ -12,11 +12,13 @@ from pathlib import Path
 
 from lithostream.engine.bundle import ENDMEMBERS, Bundle, load_bundle, sha256_file
 from lithostream.engine.config import RunSettings
+from lithostream.engine.core.lane import Tools
 from lithostream.engine.core.minerals import Endmembers, load_endmembers
 from lithostream.engine.core.planes import wanted_planes
 from lithostream.engine.core.process import process_section
 from lithostream.engine.core.results import SectionResult
 from lithostream.engine.core.section import Plane, Section
+from lithostream.engine.core.segmenter import Segmenter
 from lithostream.engine.errors import BackendMemoryError, ConfigError, LithostreamError, SourceError
 from lithostream.engine.inference import open_sessions
 from lithostream.engine.inference.fallback import ServingSession
@@ -116,7 +118,9 @@ def run(
     for failure in failures:
         _quarantine(record, safe_name(Path(failure.file or "input").name), failure)
     started = time.monotonic()
-    with closing(Lanes(sessions)) as lanes:
+    refines = bundle.segmenter is not None and settings.refine
+    tools = [Tools(session, Segmenter(bundle) if refines else None) for session in sessions]
+    with closing(Lanes(tools)) as lanes:
         for section in sections:
             _run_section(section, record, endmembers, lanes, progress)
     record.notes = list(dict.fromkeys(note for session in sessions for note in session.notes))
@@ -128,7 +132,7 @@ def _run_section(
     section: Section,
     record: RunRecord,
     endmembers: Endmembers,
-    lanes: Lanes[ServingSession],
+    lanes: Lanes[Tools[ServingSession]],
     progress: Progress,
 ) -> None:
     """Process and commit a section, or quarantine it."""
@@ -141,14 +145,14 @@ def _run_section(
     commit_section(result, record.bundle, record.out)
     planes = wanted_planes(section, record.bundle.manifest.input)
     entry = _section_record(section, planes, result.notes, time.monotonic() - begun)
-    record.sections.append({**entry, "backend": lanes.sessions[0].backend})
+    record.sections.append({**entry, "backend": lanes.tools[0].session.backend})
 
 
 def _process(
     section: Section,
     bundle: Bundle,
     endmembers: Endmembers,
-    lanes: Lanes[ServingSession],
+    lanes: Lanes[Tools[ServingSession]],
     settings: RunSettings,
     progress: Progress,
 ) -> SectionResult:
@@ -164,8 +168,8 @@ def _process(
                 lambda done, total: progress(section.name, done, total),
             )
         except BackendMemoryError as error:
-            for session in lanes.sessions:
-                session.retreat(error)
+            for tools in lanes.tools:
+                tools.session.retreat(error)
 
 
 def _section_record(

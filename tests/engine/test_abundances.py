@@ -23,6 +23,7 @@ def segments(reflectance: float = np.nan) -> WindowSegments:
     count = 3
     return WindowSegments(
         window=np.zeros(count, np.int64),
+        parent=np.full(count, -1),
         area_px=np.full(count, 10),
         box=np.zeros((count, 4), np.int64),
         centroid=np.zeros((count, 2)),

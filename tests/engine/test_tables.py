@@ -48,7 +48,7 @@ def test_column_names_are_the_contract() -> None:
         "magnetic_susceptibility ood_distance out_of_domain"
     )
     assert " ".join(field.name for field in FIELDS["segments"]) == (
-        "section segment window area_px centroid_cm centroid_left_cm top_cm base_cm left_cm right_cm "
+        "section segment window parent area_px centroid_cm centroid_left_cm top_cm base_cm left_cm right_cm "
         "red green blue red_std green_std blue_std red_reflectance green_reflectance blue_reflectance "
         "density magnetic_susceptibility "
         "pore_water_vol_pct pore_water_vol_low_pct pore_water_vol_high_pct "

@@ -1,0 +1,79 @@
+"""Connected pieces of a label image, and what becomes of the small ones."""
+
+import numpy as np
+import numpy.typing as npt
+
+from lithostream.engine.core.segmenter.merge import borders, find
+from lithostream.kernels.jit import compiled
+
+Labels = npt.NDArray[np.int32]
+Ints = npt.NDArray[np.int64]
+
+
+def join_small(pieces: Labels, areas: Ints, least: float) -> Ints:
+    """Root of each piece, after those under `least` px, the smallest first, joined along their longest border."""
+    pairs, length = borders(pieces)
+    both = np.concatenate([pairs, pairs[:, ::-1]]) - 1
+    order = np.lexsort((both[:, 1], -np.tile(length, 2), both[:, 0]))
+    both = both[order]
+    starts = np.searchsorted(both[:, 0], np.arange(len(areas)))
+    has = starts < np.searchsorted(both[:, 0], np.arange(len(areas)), side="right")
+    target = np.full(len(areas), -1, np.int64)
+    target[has] = both[starts[has], 1]
+    small = np.flatnonzero((areas < least) & has)
+    small = small[np.lexsort((small, areas[small]))]
+    return _absorb(small, target, areas.astype(np.int64), least)
+
+
+@compiled
+def _absorb(small: Ints, target: Ints, areas: Ints, least: float) -> Ints:
+    root = np.arange(len(areas))
+    total, size = areas.copy(), areas.copy()
+    for one in small:
+        here, there = find(root, one), find(root, target[one])
+        if here == there or total[here] >= least:
+            continue
+        head, tail = (here, there) if size[here] > size[there] else (there, here)
+        root[tail] = head
+        total[head] += total[tail]
+    for one in range(len(root)):
+        root[one] = find(root, one)
+    return root
+
+
+@compiled
+def pieces_of(named: Ints) -> Labels:
+    """4-connected pieces of equal name, int32 [H, W], numbered 1.. by their first pixel; name 0 is none."""
+    height, width = named.shape
+    labels = np.zeros((height, width), np.int32)
+    root = np.arange(named.size + 1)
+    count = 0
+    for y in range(height):
+        for x in range(width):
+            name = named[y, x]
+            if name == 0:
+                continue
+            left = x > 0 and named[y, x - 1] == name
+            above = y > 0 and named[y - 1, x] == name
+            if left:
+                labels[y, x] = labels[y, x - 1]
+                if above and labels[y - 1, x] != labels[y, x]:
+                    one, other = find(root, labels[y, x]), find(root, labels[y - 1, x])
+                    root[max(one, other)] = min(one, other)
+            elif above:
+                labels[y, x] = labels[y - 1, x]
+            else:
+                count += 1
+                labels[y, x] = count
+    number = np.zeros(count + 1, np.int32)
+    found = 0
+    for one in range(1, count + 1):
+        if find(root, one) == one:
+            found += 1
+            number[one] = found
+        else:
+            number[one] = number[find(root, one)]
+    for y in range(height):
+        for x in range(width):
+            labels[y, x] = number[labels[y, x]]
+    return labels
