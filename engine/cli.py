@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from lithostream.engine.config import AnyBackend, RunSettings, load_toml
-from lithostream.engine.errors import BackendError, LithostreamError, StoppedError
+from lithostream.engine.errors import BackendError, ConfigError, LithostreamError, StoppedError
 from lithostream.engine.manifest import Precision
 
 app = typer.Typer(
@@ -211,12 +211,16 @@ def build(
 
 
 @app.command()
-def verify(bundle: Annotated[Path, typer.Argument(help="Model bundle.")]) -> None:
-    """Check a bundle's checksums, graph and golden cases."""
+def verify(path: Annotated[Path, typer.Argument(help="Model bundle, or the folder of a run.")]) -> None:
+    """Check a bundle's checksums, graph and golden cases; or a run's folders against its ledger."""
     from lithostream.engine.bundle import load_bundle
     from lithostream.engine.inference import open_session
+    from lithostream.engine.stream.ledger import LEDGER
 
-    loaded = load_bundle(bundle)
+    if (path / LEDGER).is_file():
+        _verify_run(path)
+        return
+    loaded = load_bundle(path)
     session = open_session(loaded, batch=len(loaded.golden_tiles), threads=1)
     _warn(session.notes)
     print(f"{loaded.manifest.name} {loaded.sha256} whole; golden cases met by {session.backend}")
@@ -236,6 +240,20 @@ def doctor(
         print(found.model_dump_json())
     else:
         Console(soft_wrap=True).print(*found.renderables(), sep="\n")
+
+
+def _verify_run(path: Path) -> None:
+    from lithostream.engine.stream.verify_run import verify_run
+
+    sections, problems = verify_run(path)
+    _warn(problems)
+    if problems:
+        raise ConfigError(
+            f"{len(problems)} problems",
+            file=path,
+            fix="move the folders that are named away and run the sections again",
+        )
+    print(f"{sections} sections whole")
 
 
 def _warn(notes: Iterable[str]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from lithostream.engine.bundle import ENDMEMBERS, Bundle, load_bundle, sha256_file
@@ -25,8 +26,13 @@ from lithostream.engine.inference.fallback import ServingSession
 from lithostream.engine.io.discover import discover
 from lithostream.engine.io.names import safe_name, unique_names
 from lithostream.engine.machine import versions
+from lithostream.engine.stream.commit import commit, take_up
+from lithostream.engine.stream.failpoints import reach
 from lithostream.engine.stream.lanes import Lanes
-from lithostream.engine.stream.section_folder import commit_section
+from lithostream.engine.stream.ledger import Ledger
+from lithostream.engine.stream.lock import only_runner
+from lithostream.engine.stream.section_folder import write_section
+from lithostream.engine.stream.section_key import section_key
 
 PACKAGES = (
     "lithostream",
@@ -110,42 +116,50 @@ def run(
             f"no section image under {', '.join(map(str, paths))}",
             fix="give an image, a folder of images, an Itrax folder or a manifest.toml",
         )
-    out.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(
-        out / QUARANTINE, ignore_errors=True
-    )  # of an earlier run: what was mended must not stay there
     record = RunRecord(out, bundle, settings, sessions[0].backend)
-    for failure in failures:
-        _quarantine(record, safe_name(Path(failure.file or "input").name), failure)
     started = time.monotonic()
-    refines = bundle.segmenter is not None and settings.refine
-    tools = [Tools(session, Segmenter(bundle) if refines else None) for session in sessions]
-    with closing(Lanes(tools)) as lanes:
-        for section in sections:
-            _run_section(section, record, endmembers, lanes, progress)
-    record.notes = list(dict.fromkeys(note for session in sessions for note in session.notes))
-    _write_record(record, time.monotonic() - started)
+    with only_runner(out), closing(Ledger(out)) as ledger:
+        shutil.rmtree(out / QUARANTINE, ignore_errors=True)  # what was mended since must not stay there
+        record.notes += take_up(out, ledger)
+        for failure in failures:
+            _quarantine(record, safe_name(Path(failure.file or "input").name), failure)
+        refines = bundle.segmenter is not None and settings.refine
+        tools = [Tools(session, Segmenter(bundle) if refines else None) for session in sessions]
+        with closing(Lanes(tools)) as lanes:
+            for section in sections:
+                _run_section(section, record, ledger, endmembers, lanes, progress)
+        record.notes += dict.fromkeys(note for session in sessions for note in session.notes)
+        _write_record(record, time.monotonic() - started)
+        reach("record-written")
     return record
 
 
 def _run_section(
     section: Section,
     record: RunRecord,
+    ledger: Ledger,
     endmembers: Endmembers,
     lanes: Lanes[Tools[ServingSession]],
     progress: Progress,
 ) -> None:
-    """Process and commit a section, or quarantine it."""
-    begun = time.monotonic()
+    """Process and commit a section, or quarantine it; what is already there is not done again."""
+    begun, bundle = time.monotonic(), record.bundle
     try:
-        result = _process(section, record.bundle, endmembers, lanes, record.settings, progress)
+        key = section_key(section, bundle, record.settings)
+        done = ledger.latest(section.name)
+        if done is None or done.key != key:
+            result = _process(section, bundle, endmembers, lanes, record.settings, progress)
+            planes = wanted_planes(section, bundle.manifest.input)
+            entry = _section_record(section, planes, result.notes, time.monotonic() - begun)
+            entry["backend"] = lanes.tools[0].session.backend
+            write = partial(write_section, result, bundle)
+            done = commit(record.out, ledger, section.name, key, entry, write)
+        else:
+            record.notes.append(f"{section.name}: was done before, from the same input")
     except SourceError as error:
         _quarantine(record, section.name, error)
         return
-    commit_section(result, record.bundle, record.out)
-    planes = wanted_planes(section, record.bundle.manifest.input)
-    entry = _section_record(section, planes, result.notes, time.monotonic() - begun)
-    record.sections.append({**entry, "backend": lanes.tools[0].session.backend})
+    record.sections.append(done.entry)
 
 
 def _process(
@@ -180,7 +194,6 @@ def _section_record(
     inputs += section.calibration.files if section.calibration else ()
     return {
         "name": section.name,
-        "folder": section.name,
         "inputs": [{"file": str(path), "sha256": sha256_file(path)} for path in inputs],
         "px_per_cm": section.px_per_cm,
         "scale_source": section.scale_source,

@@ -36,8 +36,8 @@ def intervals(finished: RunRecord, core: SyntheticCore) -> pa.Table:
 
 def test_a_section_folder_holds_what_is_promised(finished: RunRecord, core: SyntheticCore) -> None:
     names = {path.name for path in (finished.out / core.name).iterdir()}
-    assert names == {*TABLES, "log.las", "strip.png", "segments.tif", "minerals.png"}
-    assert not [path.name for path in finished.out.iterdir() if path.name.startswith(".")]
+    assert names == {*TABLES, "log.las", "strip.png", "segments.tif", "minerals.png", "checksums.json"}
+    assert [path.name for path in finished.out.iterdir() if path.name.startswith(".")] == [".lock"]
 
 
 def test_units_travel_with_every_number(finished: RunRecord, core: SyntheticCore) -> None:
@@ -139,16 +139,22 @@ def test_same_input_same_bytes(
 ) -> None:
     again = run([core_image], bundle_path, tmp_path, RunSettings.model_validate(changes), quiet)
     for path in sorted((finished.out / core.name).iterdir()):
+        if path.name == "checksums.json":  # says how long it took
+            continue
         assert path.read_bytes() == (again.out / core.name / path.name).read_bytes(), path.name
 
 
-def test_a_second_run_replaces_the_first(
+def test_other_settings_make_a_version_beside_the_first(
     core: SyntheticCore, core_image: Path, bundle_path: Path, tmp_path: Path
 ) -> None:
     run([core_image], bundle_path, tmp_path, RunSettings(interval_cm=2.0), quiet)
-    run([core_image], bundle_path, tmp_path, RunSettings(), quiet)
-    assert pq.read_table(tmp_path / core.name / "intervals.parquet").num_rows == 40
-    assert sorted(path.name for path in tmp_path.iterdir()) == [core.name, "run.json"]
+    record = run([core_image], bundle_path, tmp_path, RunSettings(), quiet)
+    second = f"{core.name}.v2"
+    assert [entry["folder"] for entry in record.sections] == [second]
+    assert pq.read_table(tmp_path / core.name / "intervals.parquet").num_rows == 20
+    assert pq.read_table(tmp_path / second / "intervals.parquet").num_rows == 40
+    names = sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith("."))
+    assert names == [core.name, second, "ledger.sqlite", "run.json"]
 
 
 def test_one_bad_file_quarantines_itself(
