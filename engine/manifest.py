@@ -2,6 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
+import numpy as np
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -160,8 +161,17 @@ class SegmenterInput(_Strict):
     min_stability: float = Field(ge=0, le=1)
 
 
+_ADDED = ("variants", "segmenter", "error_correlation")
+
+
 class Manifest(_Strict):
-    """`bundle.json`."""
+    """`bundle.json`.
+
+    Attributes
+    ----------
+    error_correlation : tuple of T tuples
+        How the errors of the outputs go together, from unseen depth blocks; empty where it is not known.
+    """
 
     schema_version: Literal[1]
     job: Literal["core"]
@@ -178,11 +188,22 @@ class Manifest(_Strict):
     files: dict[str, str]
     variants: tuple[Variant, ...] = ()
     segmenter: SegmenterInput | None = None
+    error_correlation: tuple[tuple[float, ...], ...] = ()
+
+    @model_validator(mode="after")
+    def _correlation_of_the_outputs(self) -> Self:
+        given, count = self.error_correlation, len(self.outputs)
+        if not given:
+            return self
+        if {len(given), *map(len, given)} != {count}:
+            raise ValueError(f"error_correlation must be {count} x {count}")
+        matrix = np.array(given)
+        if (matrix != matrix.T).any() or (matrix.diagonal() != 1).any() or np.linalg.eigvalsh(matrix)[0] <= 0:
+            raise ValueError("error_correlation is not the correlation of anything")
+        return self
 
     @model_serializer(mode="wrap")
     def _as_before_them(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
-        """Leave `variants` and `segmenter` out where there are none: versions without them load such a bundle."""
+        """Leave out what there is none of: versions that do not know it load such a bundle."""
         values: dict[str, object] = handler(self)
-        return {
-            name: value for name, value in values.items() if name not in ("variants", "segmenter") or value
-        }
+        return {name: value for name, value in values.items() if name not in _ADDED or value}

@@ -50,6 +50,8 @@ class TrainingRecord(StrictModel):
         Largest embedding distance that counts as known material.
     scanners, px_per_cm
         Instruments and the range of scales, a margin included.
+    error_correlation : tuple of T tuples
+        Of the out-of-fold residuals; empty in older checkpoints.
     data : tuple of DataFile
         Images and logs.
     versions : dict of package to version
@@ -64,6 +66,7 @@ class TrainingRecord(StrictModel):
     distance_limit: float
     scanners: tuple[str, ...]
     px_per_cm: tuple[float, float]
+    error_correlation: tuple[tuple[float, ...], ...] = ()
     data: tuple[DataFile, ...]
     versions: dict[str, str]
 

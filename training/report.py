@@ -26,6 +26,8 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 MODEL = "lithostream"
+LEAST_PAIRS = 20  # rows with readings of two properties, to know how their errors go together
+MOST_CORRELATION = 0.95
 
 
 class CoreReport(StrictModel):
@@ -128,6 +130,31 @@ def calibration(rows: Rows, runs: Sequence[OutOfFold], logarithmic: Bools) -> tu
     measured = on_scale(rows.measured, logarithmic)
     scaled = [(run.found[MODEL] - measured) / run.spread[MODEL] for run in runs]
     return np.array([half_width(one) for one in np.concatenate(scaled).T]), limit
+
+
+def error_correlation(
+    rows: Rows, runs: Sequence[OutOfFold], logarithmic: Bools
+) -> tuple[tuple[float, ...], ...]:
+    """Correlation [T, T] of our out-of-fold residuals, in the units of the properties, over readings of both.
+
+    They are predicted from the same pixels, and err together. Where fewer than `LEAST_PAIRS` rows have both, none is known;
+    it is kept within `MOST_CORRELATION`, so that it can be inverted.
+    """
+    found = [np.where(logarithmic, np.exp(run.found[MODEL] * logarithmic), run.found[MODEL]) for run in runs]
+    residuals = np.concatenate([one - rows.measured for one in found])
+    count = residuals.shape[1]
+    matrix = np.eye(count)
+    for first in range(count):
+        for second in range(first):
+            both = residuals[np.isfinite(residuals[:, [first, second]]).all(axis=1)][:, [first, second]]
+            if len(both) >= LEAST_PAIRS * len(runs) and (both.std(axis=0) > 0).all():
+                value = np.corrcoef(both.T)[0, 1].clip(-MOST_CORRELATION, MOST_CORRELATION)
+                matrix[first, second] = matrix[second, first] = value
+    lowest = np.linalg.eigvalsh(matrix)[0]
+    if lowest < 1 - MOST_CORRELATION:  # pairs of different rows need not agree with one another
+        share = MOST_CORRELATION / (1 - lowest)
+        matrix = share * matrix + (1 - share) * np.eye(count)
+    return tuple(tuple(float(value) for value in row) for row in matrix)
 
 
 def _half_widths(rows: Rows, run: OutOfFold, name: str, target: int, logarithmic: Bools) -> Floats:

@@ -29,7 +29,7 @@ from lithostream.training.fit import Fitted, fit, predict_tiles
 from lithostream.training.models.properties import PropertyNet
 from lithostream.training.out_of_fold import OutOfFold
 from lithostream.training.pretrained import Pretrained, load_pretrained
-from lithostream.training.report import TargetReport, calibration, report_target
+from lithostream.training.report import TargetReport, calibration, error_correlation, report_target
 from lithostream.training.state import Journal, training_code
 from lithostream.training.tables import cross_validation_table
 from lithostream.training.watch import SCALARS, Watch
@@ -96,7 +96,8 @@ def train_properties(
         name: report_target(tiles, i, runs, config.logarithmic_flags(), leaky=config.split.leaky)
         for i, name in enumerate(config.targets)
     }
-    record = _record(config, tiles, sections, hashes, metrics, fitted)
+    correlation = error_correlation(tiles, runs, config.logarithmic_flags())
+    record = _record(config, tiles, sections, hashes, metrics, correlation, fitted)
     _write(out, fitted, _depth_model(tiles, config, runs), record, calibration_tiles(tiles), journal)
     journal.remove()
     _print(record, console)
@@ -191,6 +192,7 @@ def _record(
     sections: Sequence[Section],
     hashes: dict[str, str],
     metrics: dict[str, TargetReport],
+    correlation: tuple[tuple[float, ...], ...],
     fitted: Fitted,
 ) -> TrainingRecord:
     distance = predict_tiles(fitted.model, tiles).distance
@@ -207,6 +209,7 @@ def _record(
         distance_limit=float(np.quantile(distance, DISTANCE_QUANTILE)) * DISTANCE_MARGIN,
         scanners=tuple(sorted({section.scanner or UNSPECIFIED for section in sections})),
         px_per_cm=(min(scales) * (1 - SCALE_MARGIN), max(scales) * (1 + SCALE_MARGIN)),
+        error_correlation=correlation,
         data=tuple(DataFile(name=name, sha256=sha256) for name, sha256 in sorted(hashes.items())),
         versions=_versions(),
     )

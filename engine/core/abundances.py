@@ -1,7 +1,7 @@
 """Minerals of a section: what its segments were predicted, measured and seen to be, given to the solver."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +18,11 @@ from lithostream.engine.core.unmix import (
     Colour,
     Logs,
     MineralResult,
-    Regime,
     unmix_properties,
 )
-from lithostream.engine.manifest import Output
+from lithostream.engine.manifest import Manifest
 
+COLOUR_STD = 0.01  # of the mean reflectance of a segment: what a card is met within
 NORMAL_90 = 1.6449  # half width of the central 90 % of a normal distribution, in standard deviations
 
 Floats = npt.NDArray[np.float64]
@@ -31,10 +31,9 @@ Floats = npt.NDArray[np.float64]
 def segment_minerals(
     segments: WindowSegments,
     outside: npt.NDArray[np.bool_],
-    outputs: Sequence[Output],
+    manifest: Manifest,
     measured: Mapping[str, Joined],
     endmembers: Endmembers,
-    regime: Regime,
 ) -> MineralResult:
     """Solve the abundances of every segment.
 
@@ -44,15 +43,16 @@ def segment_minerals(
     Parameters
     ----------
     segments : WindowSegments
-        Their values are those of `outputs`, then the share of area out of domain.
+        Their values are those of the model's outputs, then the share of area out of domain.
     outside : bool [S]
         Segments out of domain.
-    outputs : sequence of Output
+    manifest : Manifest
+        Of the model: outputs, the correlation of their errors, the regime.
     measured : mapping of target name to Joined
         The section's log on its intervals.
     endmembers : Endmembers
-    regime : str
     """
+    outputs = manifest.outputs
     usable = np.where(outside[:, None], np.nan, segments.values[:, :-1])
     predicted = dict(zip((output.name for output in outputs), usable.T, strict=True))
     unknown = np.full(len(usable), np.nan)
@@ -66,17 +66,31 @@ def segment_minerals(
         # Counts of elements follow no mixing law.
         {name: np.ascontiguousarray(predicted.get(name, unknown)) for name in PROPERTIES},
         endmembers,
-        regime,
-        std={
-            output.name: math.hypot(output.half_width_90 / NORMAL_90, MIXING_LAW_STD[output.name])
-            for output in outputs
-            if output.name in PROPERTIES
-        },
+        manifest.regime,
+        covariance=prediction_covariance(manifest, colour=bool(np.isfinite(seen).any())),
         ridge=prior_ridge(len(endmembers.names)),
         logs=Logs(logs, {name: DEFAULT_STD[name] for name in logs}) if logs else None,
         colour=Colour(seen) if np.isfinite(seen).any() else None,
         endmember_errors=True,
     )
+
+
+def prediction_covariance(manifest: Manifest, *, colour: bool) -> Floats:
+    """Covariance [3, 3] of the errors of predicted properties and of their mixing laws; [6, 6] with colour.
+
+    What the model does not predict counts as `DEFAULT_STD`, and no error of colour is known to go with that of a property.
+    """
+    variance = {name: DEFAULT_STD[name] ** 2 for name in PROPERTIES}
+    widths = {output.name: output.half_width_90 / NORMAL_90 for output in manifest.outputs}
+    variance |= {name: widths[name] ** 2 + MIXING_LAW_STD[name] ** 2 for name in PROPERTIES if name in widths}
+    full = np.diag([*variance.values(), *([COLOUR_STD**2] * 3 if colour else [])])
+    place = {output.name: index for index, output in enumerate(manifest.outputs)}
+    for first, second in combinations(PROPERTIES, 2):
+        if manifest.error_correlation and {first, second} <= set(place):
+            shared = manifest.error_correlation[place[first]][place[second]]
+            row, column = PROPERTIES.index(first), PROPERTIES.index(second)
+            full[row, column] = full[column, row] = shared * widths[first] * widths[second]
+    return full
 
 
 def _over_segments(values: Floats, pixels: npt.NDArray[np.int64], segments: int) -> Floats:

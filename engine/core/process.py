@@ -133,9 +133,7 @@ def _finish(
         )
     outside = (segments.values[:, -1] > 0.5) | (not known_instrument)
     measured = _on_intervals(log, grid)
-    minerals = segment_minerals(
-        segments, outside, bundle.manifest.outputs, measured, endmembers, bundle.manifest.regime
-    )
+    minerals = segment_minerals(segments, outside, bundle.manifest, measured, endmembers)
     intervals = _intervals(kept, tiles, below, above, segments, minerals, measured)
     return SectionResult(
         section,
