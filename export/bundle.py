@@ -14,11 +14,21 @@ import numpy.typing as npt
 import onnxruntime as ort
 from safetensors.numpy import save
 
-from lithostream.engine.bundle import DEPTH, ENDMEMBERS, GOLDEN, MANIFEST, MODEL, load_bundle, model_file
+from lithostream.engine.bundle import (
+    DEPTH,
+    ENDMEMBERS,
+    GOLDEN,
+    MANIFEST,
+    MODEL,
+    SEGMENTER_FILES,
+    load_bundle,
+    model_file,
+)
 from lithostream.engine.core.targets import TARGETS
 from lithostream.engine.errors import BundleError
 from lithostream.engine.inference import open_session
-from lithostream.engine.manifest import Domain, Manifest, Output, Variant
+from lithostream.engine.inference.segmenter import SegmenterSession
+from lithostream.engine.manifest import Domain, Manifest, Output, SegmenterInput, Variant
 from lithostream.export.golden import golden_tiles
 from lithostream.export.graph import to_onnx
 from lithostream.export.variants import LIMITS, Oracle, make_variant
@@ -35,7 +45,9 @@ PARITY = 1e-4  # of the largest value of an output
 GOLDEN_TOLERANCE = 1e-3  # standard deviations over the golden cases; fp32 runtimes differ by about 1e-5
 
 
-def export_bundle(checkpoint: Path, out: Path, precisions: Sequence[str] = ()) -> Path:
+def export_bundle(
+    checkpoint: Path, out: Path, precisions: Sequence[str] = (), segmenter: Path | None = None
+) -> Path:
     """Export a checkpoint, prove that the bundle gives the same numbers, and write it.
 
     Parameters
@@ -46,6 +58,8 @@ def export_bundle(checkpoint: Path, out: Path, precisions: Sequence[str] = ()) -
         Folder to make; must not exist.
     precisions : sequence of {"fp16", "int8"}
         Variants to make beside fp32, which is always there.
+    segmenter : Path, optional
+        Checkpoint of Segment Anything to put beside the network.
 
     Returns
     -------
@@ -82,7 +96,8 @@ def export_bundle(checkpoint: Path, out: Path, precisions: Sequence[str] = ()) -
     if depth_model is not None:
         contents[DEPTH] = depth_model.to_bytes()
     variants, figures = _add_variants(record, precisions, contents, tiles, calibration)
-    contents[MANIFEST] = _manifest(record, contents, variants, figures)
+    stated = None if segmenter is None else _add_segmenter(segmenter, contents, figures)
+    contents[MANIFEST] = _manifest(record, contents, variants, figures, stated)
     _write(out, contents)
     return out
 
@@ -106,6 +121,21 @@ def _add_variants(
         contents[model_file(variant.precision)] = content
         variants.append(variant)
     return tuple(variants), {"variants": figures}
+
+
+def _add_segmenter(
+    checkpoint: Path, contents: dict[str, bytes], figures: dict[str, object]
+) -> SegmenterInput:
+    """Add the graphs of a segmenter to `contents` and how they were proved to `figures`; return its entry."""
+    # The package behind it is needed by this alone.
+    from lithostream.export.segmenter import export_segmenter, stated_segmenter
+    from lithostream.training.segmenter.checkpoint import load_sam
+
+    sam = load_sam(checkpoint)
+    made = export_segmenter(sam)
+    contents.update(zip(SEGMENTER_FILES, (made.encoder, made.decoder), strict=True))
+    figures["segmenter"] = {"parity": made.parity, "fp16_mean_iou": made.mean_iou}
+    return stated_segmenter(sam)
 
 
 def check_parity(model: PropertyNet, graph: bytes, tiles: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -151,6 +181,7 @@ def _manifest(
     contents: dict[str, bytes],
     variants: tuple[Variant, ...],
     figures: dict[str, object],
+    segmenter: SegmenterInput | None,
 ) -> bytes:
     config = record.config
     manifest = Manifest(
@@ -171,11 +202,13 @@ def _manifest(
         ),
         regime=config.regime,
         minerals=config.minerals,
+        error_correlation=record.error_correlation,
         golden_tolerance=GOLDEN_TOLERANCE,
         training=record.model_dump(mode="json", exclude={"metrics"}),
         metrics=record.model_dump(mode="json", include={"metrics"})["metrics"] | figures,
         files={name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
         variants=variants,
+        segmenter=segmenter,
     )
     return (manifest.model_dump_json(indent=2) + "\n").encode()
 
@@ -190,6 +223,8 @@ def _write(out: Path, contents: dict[str, bytes]) -> None:
             (folder / name).write_bytes(content)
         bundle = load_bundle(folder)
         open_session(bundle, batch=8, threads=1, backend="onnxruntime")
+        if bundle.segmenter is not None:
+            SegmenterSession(bundle, threads=1)
         for variant in bundle.manifest.variants:
             open_session(bundle, batch=8, threads=1, backend="onnxruntime", precision=variant.precision)
         folder.rename(out)

@@ -1,18 +1,17 @@
 """Start from weights learned on ImageNet, read from a local file: nothing is fetched, nothing is unpickled."""
 
+from functools import partial
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from lithostream.engine.bundle import sha256_file
 from lithostream.engine.errors import ConfigError
 from lithostream.training.models.properties import PropertyNet
 from lithostream.training.models.resnet import COUNTER, ResNet18
+from lithostream.training.tensors import read_tensors
 
 PLACE = "fit.init_weights"
 FIX = "give the weights of torchvision's or timm's resnet18, or timm's hrnet_w18 or hrnet_w32, as fit.network says"
@@ -79,7 +78,7 @@ def load_pretrained(model: PropertyNet, path: Path) -> Pretrained:
             fix="set width = 64, or leave init_weights out",
         )
     names: dict[str, str] = backbone.published_names()
-    published, own = _read(path), backbone.state_dict()
+    published, own = read_tensors(path, partial(_error, path=path)), backbone.state_dict()
     absent = sorted(set(names.values()) - set(published))
     if absent:
         raise _error(
@@ -96,22 +95,6 @@ def load_pretrained(model: PropertyNet, path: Path) -> Pretrained:
     adapted = tuple(name for name in taken if taken[name].shape != published[names[name]].shape)
     drawn = {part for name in own.keys() - taken.keys() for part in _module(name)}
     return Pretrained(path.name, sha256_file(path), len(taken), adapted, tuple(sorted(drawn)))
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            return dict(load_file(path))
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise _error(f"cannot be read: {error.strerror or error}", path) from error
-    except UnpicklingError as error:
-        raise _error("is damaged, or holds code beside tensors, which is never run", path) from error
-    except (SafetensorError, RuntimeError, EOFError) as error:
-        raise _error(f"is damaged: {error}", path) from error
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise _error("is not a plain table of tensors", path)
-    return found
 
 
 def _fitting(tensor: Tensor, own: Tensor) -> Tensor:

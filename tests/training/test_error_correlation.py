@@ -12,7 +12,6 @@ from lithostream.training.data.profile import Rows
 from lithostream.training.out_of_fold import OutOfFold
 from lithostream.training.report import MODEL, MOST_CORRELATION, error_correlation
 
-
 TRUE = np.array([[1, 0.7, 0], [0.7, 1, 0], [0, 0, 1]])
 
 

@@ -1,0 +1,1 @@
+"""Train a small Segment Anything on generated scenes of cores."""
