@@ -62,6 +62,9 @@ def run(
     precision: Annotated[
         Precision | None, typer.Option("--precision", help="Of the network, in place of the settings'.")
     ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on with what comes into PATH, a folder, until stopped.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Turn section images into depth logs."""
@@ -72,6 +75,8 @@ def run(
     settings = load_toml(config, RunSettings) if config else RunSettings()
     given = {"backend": backend, "precision": precision}
     settings = settings.model_copy(update={name: value for name, value in given.items() if value})
+    if watch:
+        _watch(paths, bundle, out, settings)
     with section_progress(console) as progress:
         record = run_sections(paths, bundle, out, settings, progress)
     report = write_report(out)
@@ -240,6 +245,24 @@ def doctor(
         print(found.model_dump_json())
     else:
         Console(soft_wrap=True).print(*found.renderables(), sep="\n")
+
+
+def _watch(paths: list[Path], bundle: Path, out: Path, settings: RunSettings) -> NoReturn:
+    from lithostream.engine.report.run_report import write_report
+    from lithostream.engine.stream.runner import Runner
+    from lithostream.engine.stream.watch import watch
+
+    if len(paths) != 1 or paths[0].suffix:
+        raise ConfigError("--watch takes one folder", fix="name the folder that the scanner writes to")
+
+    def told(section: str, done: int, total: int) -> None:
+        if done == total:
+            console.print(f"{section}: done", highlight=False)
+
+    with Runner(bundle, out, settings) as runner:
+        console.print(f"watching {paths[0]}", highlight=False)
+        watch(paths[0], runner, settings.settle_s, told, lambda: print(write_report(out), flush=True))
+    raise AssertionError("a watch ends by being stopped")
 
 
 def _verify_run(path: Path) -> None:

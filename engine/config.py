@@ -54,6 +54,8 @@ class RunSettings(StrictModel):
     backend : {"auto", "onnxruntime", "onnxruntime-cuda", "openvino", "tensorrt"}
         Inference runtime; "auto" measures once on each machine, and stays with its choice. Changes results
         within the bundle's tolerance.
+    settle_s : float
+        Time for which a file must not have changed before a watch takes it; never changes a result.
     precision : {"fp32", "fp16", "int8"}
         Of the network; results stay within the tolerance that the bundle states for it. On the CPU under OpenVINO
         fp16 means bf16, see `engine/inference/openvino.py`.
@@ -71,6 +73,7 @@ class RunSettings(StrictModel):
     threads: int = Field(default=2, ge=1, le=256)
     backend: AnyBackend = "auto"
     precision: Precision = "fp32"
+    settle_s: float = Field(default=5.0, ge=0, le=3600)
 
 
 SettingsModel = TypeVar("SettingsModel", bound=StrictModel)

@@ -77,7 +77,7 @@ def run_demo(out: Path, progress: Progress) -> DemoOutcome:
     image = write(core, out / "input")
     with as_file(files("lithostream.engine") / "demo_bundle") as bundle:
         record = run([image], bundle, out / "run", RunSettings(), progress)
-    table = pq.read_table(out / "run" / core.name / INTERVALS)
+    table = pq.read_table(out / "run" / str(record.sections[0]["folder"]) / INTERVALS)
     found = {
         name: np.asarray(table[name].to_numpy(zero_copy_only=False), np.float64) for name in _numeric(table)
     }

@@ -13,7 +13,7 @@ from lithostream.engine.errors import SourceError
 from lithostream.engine.machine import versions
 
 # They change no result, or only within the bundle's tolerance.
-_FREE = {"slab_rows", "batch", "threads", "backend"}
+_FREE = {"slab_rows", "batch", "threads", "backend", "settle_s"}
 
 
 def section_key(section: Section, bundle: Bundle, settings: RunSettings) -> str:
