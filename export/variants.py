@@ -1,4 +1,4 @@
-"""The same network in fewer bits: fp16, and int8 between Quantize and Dequantize nodes.
+"""The same network in fewer bits: fp16, and int8 (`int8.py`).
 
 Only the backbone, which is nearly all of the work, changes its precision. What stays in float32, and why:
 
@@ -6,31 +6,26 @@ Only the backbone, which is nearly all of the work, changes its precision. What 
 * mean and deviation of each colour: the variance of a flat tile is a difference of nearly equal numbers, and the
   colour model subtracts channels that are nearly equal;
 * the distance: whitening multiplies the directions of least variance by up to 1000, and their rounding with it;
-* the first convolution, under int8 only: normalised bytes are not symmetric about zero, so symmetric steps are
-  coarser than the bytes themselves, on the layer that all others see;
 * the heads and the scaling to units: susceptibility in 1e-5 SI reaches values where fp16 counts in steps of 8.
 
 Outputs are float32 in every precision and the input stays uint8, so a session need not know which one it runs.
 """
 
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from lithostream.engine.bundle import model_file
 from lithostream.engine.errors import BundleError
 from lithostream.engine.manifest import MAX_TOLERANCE, Variant
-from lithostream.export.graph import check_rules, strip
+from lithostream.export.backbone import backbone_nodes, with_nodes
+from lithostream.export.graph import check_rules
+from lithostream.export.int8 import to_int8
 
-BACKBONE = "backbone."  # in the names of its weights
 BATCH = 8
 
 
@@ -140,28 +135,6 @@ def _outputs(graph: bytes, tiles: npt.NDArray[np.uint8]) -> npt.NDArray[np.float
     return np.concatenate([np.column_stack(part) for part in parts]).astype(np.float64)
 
 
-def backbone_convolutions(model: ModelProto) -> list[NodeProto]:
-    """Nodes that hold the weights of the backbone."""
-    return [node for node in model.graph.node if node.op_type == "Conv" and BACKBONE in node.input[1]]
-
-
-def backbone_nodes(model: ModelProto) -> list[NodeProto]:
-    """Nodes from the first convolutions of the backbone up to the means that leave it."""
-    nodes, found = model.graph.node, {node.output[0] for node in backbone_convolutions(model)}
-    leads: set[str] = set()  # values that a convolution of the backbone comes after
-    for node in reversed(nodes):
-        if node.output[0] in found or not leads.isdisjoint(node.output):
-            leads |= set(node.input)
-    inside: list[NodeProto] = []
-    reached: set[str] = set()
-    for node in nodes:
-        leaves = node.op_type == "ReduceMean" and node.output[0] not in leads
-        if node.output[0] in found or (not leaves and not reached.isdisjoint(node.input)):
-            inside.append(node)
-            reached |= set(node.output)
-    return inside
-
-
 def to_fp16(model: ModelProto) -> ModelProto:
     """Give the backbone weights and values of fp16; casts stand where values enter and leave it."""
     kinds = _kinds(model)
@@ -193,51 +166,7 @@ def to_fp16(model: ModelProto) -> ModelProto:
             elif not within and name in names and node.op_type != "Shape":
                 node.input[place] = read(name, TensorProto.FLOAT)
         nodes.append(node)
-    return _with_nodes(model, nodes)
-
-
-def to_int8(model: ModelProto, tiles: npt.NDArray[np.uint8]) -> ModelProto:
-    """Quantise weights, per channel, and inputs of the backbone's convolutions, calibrated on tiles [N, S, S, C].
-
-    Symmetric, since TensorRT takes nothing else; biases stay float32 for the same reason. Their outputs stay float:
-    sums of residual blocks rounded to 8 bits cost the demo network twice the deviation.
-    """
-    helper.set_model_props(
-        model, {"onnx.quant.pre_process": "onnxruntime.quant"}
-    )  # the exporter has folded already
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        quantize_static(
-            model,
-            path,
-            _Tiles(tiles),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=QuantType.QInt8,
-            weight_type=QuantType.QInt8,
-            nodes_to_quantize=[node.name for node in backbone_convolutions(model)[1:]],
-            extra_options={
-                "ActivationSymmetric": True,
-                "WeightSymmetric": True,
-                "QuantizeBias": False,
-                "OpTypesToExcludeOutputQuantization": ["Conv"],
-            },
-        )
-        quantised = onnx.load(path)
-    return _with_nodes(quantised, list(quantised.graph.node))
-
-
-class _Tiles(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime is untyped
-    """Batches of tiles, as the quantiser asks for them."""
-
-    def __init__(self, tiles: npt.NDArray[np.uint8]) -> None:
-        self._batches: Iterator[npt.NDArray[np.uint8]] = (
-            tiles[at : at + BATCH] for at in range(0, len(tiles), BATCH)
-        )
-
-    def get_next(self) -> dict[str, npt.NDArray[np.uint8]] | None:
-        batch = next(self._batches, None)
-        return None if batch is None else {"tiles": batch}
+    return with_nodes(model, nodes)
 
 
 def _kinds(model: ModelProto) -> dict[str, int]:
@@ -246,12 +175,3 @@ def _kinds(model: ModelProto) -> dict[str, int]:
     values = (*known.graph.value_info, *known.graph.input, *known.graph.output)
     found = {value.name: value.type.tensor_type.elem_type for value in values}
     return found | {tensor.name: tensor.data_type for tensor in model.graph.initializer}
-
-
-def _with_nodes(model: ModelProto, nodes: list[NodeProto]) -> ModelProto:
-    """Return the model with these nodes, only the initializers they use, and no trace of who made it."""
-    used = {name for node in nodes for name in node.input}
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
-    graph = helper.make_graph(nodes, "properties", model.graph.input, model.graph.output, kept)
-    opset = [entry for entry in model.opset_import if entry.domain == ""]
-    return strip(helper.make_model(graph, opset_imports=opset, ir_version=model.ir_version))

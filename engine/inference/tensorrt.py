@@ -17,6 +17,7 @@ from lithostream.engine.bundle import Bundle, model_file
 from lithostream.engine.errors import BackendError, BundleError
 from lithostream.engine.inference.memory import typed_errors
 from lithostream.engine.inference.plan_cache import Plan, PlanCache, Progress
+from lithostream.engine.inference.signed import signed
 from lithostream.engine.inference.tensorrt_bucket import Bucket, fit_to_bind
 from lithostream.engine.inference.tensorrt_child import build_apart
 from lithostream.engine.inference.tensorrt_plan import (
@@ -148,6 +149,8 @@ class TensorRtSession:
         self._tile = (bundle.manifest.input.size_px,) * 2 + (bundle.manifest.input.channels,)
         self._targets = len(bundle.manifest.outputs)
         model, budget = bundle.graph(precision), memory_budget(self._xp)
+        if precision == "int8":
+            model = signed(model)
         buckets = batch_buckets(batch, tile_bytes=activation_bytes(model), budget_bytes=budget)
         self._gpu = this_gpu(self._xp)
         self.plan = self._built(model, buckets, budget, threads, progress)

@@ -203,10 +203,12 @@ def colour_features(images: Tensor) -> Tensor:
 
 def strip_colours(images: Tensor, stride: int) -> Tensor:
     """`colour_features` of each strip of `stride` pixel rows of images [N, C, S, S]: [N, 2 C, ceil(S / stride)]."""
+    # Made by NumPy, so that the exported graph holds the shares as a constant.
     edge = images.shape[2]
-    strip = torch.arange(edge, device=images.device) // stride
-    member = (strip == torch.arange(-(-edge // stride), device=images.device)[:, None]).to(images.dtype)
-    share = member / member.sum(1, keepdim=True)
+    strips = np.arange(edge) // stride
+    member = strips == np.arange(-(-edge // stride))[:, None]
+    share = _tensor(member / member.sum(1, keepdims=True)).to(images)
+    strip = torch.from_numpy(strips).to(images.device)
     mean = _product(images.mean(3).transpose(1, 2), share).transpose(1, 2)
     offset = images - mean.index_select(2, strip)[..., None]
     variance = _product((offset**2).mean(3).transpose(1, 2), share).transpose(1, 2)
