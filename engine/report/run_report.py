@@ -14,7 +14,7 @@ from lithostream.engine.core.targets import TARGETS
 from lithostream.engine.errors import ConfigError
 from lithostream.engine.report.content import Quarantined, ReportRun, ReportSection
 from lithostream.engine.report.html import render_report
-from lithostream.engine.stream.runner import RUN_RECORD
+from lithostream.engine.stream.run_record import RUN_RECORD
 from lithostream.engine.stream.section_folder import INTERVALS, MINERAL_MAP, STRIP
 
 REPORT = "report.html"

@@ -1,92 +1,44 @@
 """The runner: every section in, one committed folder each, nothing lost in silence."""
 
-import json
-import platform
 import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Self
 
-from lithostream.engine.bundle import ENDMEMBERS, Bundle, load_bundle, sha256_file
+from lithostream.engine.bundle import ENDMEMBERS, Bundle, load_bundle
 from lithostream.engine.config import RunSettings
 from lithostream.engine.core.lane import Tools
 from lithostream.engine.core.minerals import Endmembers, load_endmembers
 from lithostream.engine.core.planes import wanted_planes
 from lithostream.engine.core.process import process_section
 from lithostream.engine.core.results import SectionResult
-from lithostream.engine.core.section import Plane, Section
+from lithostream.engine.core.section import Section
 from lithostream.engine.core.segmenter import Segmenter
 from lithostream.engine.errors import BackendMemoryError, ConfigError, LithostreamError, SourceError
 from lithostream.engine.inference import open_sessions
 from lithostream.engine.inference.fallback import ServingSession
 from lithostream.engine.io.discover import discover
-from lithostream.engine.io.names import safe_name, unique_names
-from lithostream.engine.machine import versions
+from lithostream.engine.io.names import safe_name
 from lithostream.engine.stream.commit import commit, take_up
 from lithostream.engine.stream.failpoints import reach
 from lithostream.engine.stream.lanes import Lanes
 from lithostream.engine.stream.ledger import Ledger
 from lithostream.engine.stream.lock import only_runner
+from lithostream.engine.stream.run_record import (
+    QUARANTINE,
+    RunRecord,
+    quarantine,
+    section_entry,
+    write_record,
+)
 from lithostream.engine.stream.section_folder import write_section
 from lithostream.engine.stream.section_key import section_key
 
-PACKAGES = (
-    "lithostream",
-    "numpy",
-    "numba",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "openvino",
-    "tensorrt-cu13",
-    "pyarrow",
-    "tifffile",
-    "imagecodecs",
-    "simplejpeg",
-)
-RUN_RECORD = "run.json"
-QUARANTINE = "quarantine"
-
 # Told the section, rows done and rows in all.
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass(slots=True)
-class RunRecord:
-    """What a run did; written as `run.json`.
-
-    Attributes
-    ----------
-    out : Path
-        The run's folder.
-    bundle : Bundle
-    settings : RunSettings
-    backend : str
-        Inference runtime and version that the run began with; a section names its own.
-    sections : list of dict
-        Per finished section: folder, inputs with SHA-256, notes, seconds.
-    quarantined : list of dict
-        Inputs without a result, each with its reason.
-    notes : list of str
-        Of the inference: backends left out, memory that ran out.
-    """
-
-    out: Path
-    bundle: Bundle
-    settings: RunSettings
-    backend: str
-    sections: list[dict[str, object]] = field(default_factory=list)
-    quarantined: list[dict[str, str | None]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def exit_code(self) -> int:
-        """0 all done, 3 some inputs quarantined."""
-        return 3 if self.quarantined else 0
 
 
 def run(
@@ -171,7 +123,7 @@ class Runner:
                     section, record.bundle, self._endmembers, self._lanes, record.settings, progress
                 )
                 planes = wanted_planes(section, record.bundle.manifest.input)
-                entry = _section_record(section, planes, result.notes, time.monotonic() - begun)
+                entry = section_entry(section, planes, result.notes, time.monotonic() - begun)
                 entry["backend"] = self._tools[0].session.backend
                 write = partial(write_section, result, record.bundle)
                 done = commit(record.out, self._ledger, section.name, key, entry, write)
@@ -184,7 +136,7 @@ class Runner:
 
     def refuse(self, name: str, error: LithostreamError) -> None:
         """Quarantine an input: say why it has no result."""
-        _quarantine(self.record, name, error)
+        quarantine(self.record, name, error)
 
     def forget(self, name: str, file: str | None) -> None:
         """Drop what the record says of an input that comes again: under this name, or refused because of this file."""
@@ -199,7 +151,7 @@ class Runner:
         """Write what was done so far."""
         notes = [note for tools in self._tools for note in tools.session.notes]
         self.record.notes += [note for note in dict.fromkeys(notes) if note not in self.record.notes]
-        _write_record(self.record, time.monotonic() - self._started)
+        write_record(self.record, time.monotonic() - self._started)
         reach("record-written")
 
 
@@ -225,57 +177,3 @@ def _process(
         except BackendMemoryError as error:
             for tools in lanes.tools:
                 tools.session.retreat(error)
-
-
-def _section_record(
-    section: Section, planes: Sequence[Plane], notes: tuple[str, ...], seconds: float
-) -> dict[str, object]:
-    inputs = [section.image, *section.sidecars] + ([section.log] if section.log else [])
-    inputs += [plane.image for plane in planes]
-    inputs += section.calibration.files if section.calibration else ()
-    return {
-        "name": section.name,
-        "inputs": [{"file": str(path), "sha256": sha256_file(path)} for path in inputs],
-        "px_per_cm": section.px_per_cm,
-        "scale_source": section.scale_source,
-        "top_cm": section.top_cm,
-        "depth_axis": section.depth_axis,
-        "depth_reversed": section.depth_reversed,
-        "scanner": section.scanner,
-        "notes": list(notes),
-        "seconds": round(seconds, 3),
-    }
-
-
-def _quarantine(record: RunRecord, name: str, error: LithostreamError) -> None:
-    taken = [str(entry["name"]) for entry in record.quarantined]
-    name = unique_names([*taken, name])[-1]
-    entry = {"name": name, **error.as_json()}
-    record.quarantined.append(entry)
-    folder = record.out / QUARANTINE
-    folder.mkdir(exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps(entry, indent=2) + "\n", encoding="utf-8")
-
-
-def _write_record(record: RunRecord, seconds: float) -> None:
-    manifest = record.bundle.manifest
-    values = {
-        "schema_version": 1,
-        "finished_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(seconds, 3),
-        "bundle": {
-            "name": manifest.name,
-            "path": str(record.bundle.path),
-            "sha256": record.bundle.sha256,
-            "domain": manifest.domain.description,
-        },
-        "backend": record.backend,
-        "precision": record.settings.precision,
-        "notes": record.notes,
-        "versions": {"python": platform.python_version(), **versions(PACKAGES)},
-        "machine": {"system": platform.platform(), "processor": platform.machine()},
-        "settings": record.settings.model_dump(),
-        "sections": record.sections,
-        "quarantined": record.quarantined,
-    }
-    (record.out / RUN_RECORD).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -19,7 +19,8 @@ from lithostream.engine.stream.commit import ASIDE, CHECKSUMS, check_folder, com
 from lithostream.engine.stream.failpoints import NAMES, VARIABLE
 from lithostream.engine.stream.ledger import LEDGER, Ledger
 from lithostream.engine.stream.lock import only_runner
-from lithostream.engine.stream.runner import RunRecord, run
+from lithostream.engine.stream.run_record import RunRecord
+from lithostream.engine.stream.runner import run
 from lithostream.engine.stream.verify_run import verify_run
 
 

@@ -15,7 +15,8 @@ from lithostream.engine.config import RunSettings
 from lithostream.engine.core.tables import flags_of, floats_of
 from lithostream.engine.core.windows import open_section, section_grid, windows
 from lithostream.engine.io.discover import discover
-from lithostream.engine.stream.runner import RunRecord, run
+from lithostream.engine.stream.run_record import RunRecord
+from lithostream.engine.stream.runner import run
 
 pytestmark = pytest.mark.realdata
 

@@ -15,7 +15,8 @@ from lithostream.engine.bundle import sha256_file
 from lithostream.engine.config import RunSettings
 from lithostream.engine.core.synthetic import SyntheticCore
 from lithostream.engine.core.tables import flags_of, floats_of
-from lithostream.engine.stream.runner import RunRecord, run
+from lithostream.engine.stream.run_record import RunRecord
+from lithostream.engine.stream.runner import run
 
 TABLES = ("intervals.parquet", "tiles.parquet", "segments.parquet")
 
