@@ -15,12 +15,13 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from lithostream.engine.bundle import Bundle, SegmenterGraphs
 from lithostream.engine.core.segmenter import Segmenter
 from lithostream.engine.core.segmenter.prompts import prompts
+from lithostream.engine.segmenter_golden import SegmenterGolden
 from lithostream.kernels import slic
 
 torch = pytest.importorskip("torch", reason="weights and peer: pip install 'lithostream[train]'")
 segment_anything = pytest.importorskip("segment_anything", reason="peer: pip install 'lithostream[train]'")
 
-REGIONS = 200
+REGIONS, VIEW_PX = 200, 512
 
 Image = npt.NDArray[np.uint8]
 
@@ -39,16 +40,19 @@ def segmenter(sam: Any) -> Segmenter:
     from lithostream.export.segmenter import export_segmenter, stated_segmenter
 
     made = export_segmenter(sam)
-    stated = SimpleNamespace(segmenter=stated_segmenter(sam))
-    graphs = SegmenterGraphs(made.encoder, made.decoder)
-    return Segmenter(cast(Bundle, SimpleNamespace(manifest=stated, segmenter=graphs)), threads=1)
+    bundle = SimpleNamespace(
+        manifest=SimpleNamespace(segmenter=stated_segmenter(sam)),
+        segmenter=SegmenterGraphs(made.encoder, made.decoder),
+        segmenter_golden=SegmenterGolden.from_bytes(made.golden, VIEW_PX),
+    )
+    return Segmenter(cast(Bundle, bundle), threads=1)
 
 
 @pytest.fixture(scope="module")
 def view() -> Image:
-    from lithostream.export.segmenter import gate_views
+    from lithostream.export.segmenter_masks import gate_views
 
-    found: Image = gate_views(512)[0]
+    found: Image = gate_views(VIEW_PX)[0]
     return found
 
 

@@ -19,13 +19,16 @@ from lithostream.engine.errors import BundleError
 from lithostream.engine.graph_check import check_graph, check_signature
 from lithostream.engine.graph_segmenter import check_segmenter
 from lithostream.engine.manifest import SCHEMA_VERSION, AnyVersion, Manifest, Precision
+from lithostream.engine.segmenter_golden import SegmenterGolden
 
 MANIFEST = "bundle.json"
 MAX_MODEL_BYTES = 1 << 30  # a property network is a few MB; a GiB is a hostile or foreign file
 
 MODEL, ENDMEMBERS, GOLDEN, DEPTH = "model.onnx", "endmembers.csv", "golden.safetensors", "depth.safetensors"
 SEGMENTER_FILES = ("segmenter.encoder.onnx", "segmenter.decoder.onnx")
+SEGMENTER_GOLDEN = "segmenter.golden.safetensors"
 MAX_SEGMENTER_BYTES = (1 << 31) - 1  # protobuf's limit; ViT-H in fp16 has 1.3 GB
+MAX_SEGMENTER_GOLDEN_BYTES = 1 << 20  # of 0.1 MB
 FILES = (MODEL, ENDMEMBERS, GOLDEN)  # of every bundle; a depth model where the manifest lists it
 
 
@@ -61,6 +64,8 @@ class Bundle:
         The ONNX graphs beside `model`, as hashed.
     segmenter : SegmenterGraphs, optional
         Without it, segments are superpixels.
+    segmenter_golden : SegmenterGolden, optional
+        Golden cases of the segmenter, where there is one.
     """
 
     path: Path
@@ -72,6 +77,7 @@ class Bundle:
     depth_model: DepthModel | None = None
     variants: Mapping[str, bytes] = field(default_factory=dict)
     segmenter: SegmenterGraphs | None = None
+    segmenter_golden: SegmenterGolden | None = None
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -124,8 +130,8 @@ def load_bundle(path: Path) -> Bundle:
         Naming the file and what is wrong with it.
     """
     manifest_path = path / MANIFEST
-    raw = _read(manifest_path, limit=1 << 20)
-    _check_schema(raw, manifest_path)
+    raw = read_file(manifest_path, limit=1 << 20)
+    check_schema(raw, manifest_path)
     try:
         manifest = Manifest.model_validate_json(raw)
     except ValidationError as error:
@@ -137,7 +143,7 @@ def load_bundle(path: Path) -> Bundle:
             place=place,
             fix="use a bundle made by this version's `lithostream export`",
         ) from error
-    contents = {name: _checked(path / name, manifest) for name in FILES}
+    contents = {name: checked_file(path / name, manifest.files) for name in FILES}
     _check_outputs(manifest, manifest_path)
     tiles, properties = _golden(contents[GOLDEN], path / GOLDEN, manifest)
     _check_network(contents[MODEL], path / MODEL, manifest)
@@ -155,11 +161,18 @@ def load_bundle(path: Path) -> Bundle:
         _depth_model(path / DEPTH, manifest),
         variants,
         _segmenter(path, manifest),
+        _segmenter_golden(path / SEGMENTER_GOLDEN, manifest),
     )
 
 
-def _read(path: Path, *, limit: int) -> bytes:
-    """Read a file once, through one handle: what is checked is what is used, and no pipe is waited for."""
+def read_file(path: Path, *, limit: int) -> bytes:
+    """Read a file once, through one handle: what is checked is what is used, and no pipe is waited for.
+
+    Raises
+    ------
+    BundleError
+        It is no regular file, or larger than `limit` bytes.
+    """
     fix = "give the folder that `lithostream export` wrote"
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -173,8 +186,14 @@ def _read(path: Path, *, limit: int) -> bytes:
         return file.read(limit)
 
 
-def _check_schema(raw: bytes, file: Path) -> None:
-    """Tell a bundle of a later version from a damaged one; what is no JSON is left to the full validation."""
+def check_schema(raw: bytes, file: Path) -> None:
+    """Tell a bundle of a later version from a damaged one; what is no JSON is left to the full validation.
+
+    Raises
+    ------
+    BundleError
+        It is of a later version.
+    """
     try:
         version = AnyVersion.model_validate_json(raw).schema_version
     except ValidationError:
@@ -188,9 +207,16 @@ def _check_schema(raw: bytes, file: Path) -> None:
         )
 
 
-def _checked(path: Path, manifest: Manifest, limit: int = MAX_MODEL_BYTES) -> bytes:
-    content = _read(path, limit=limit)
-    expected, found = manifest.files.get(path.name), hashlib.sha256(content).hexdigest()
+def checked_file(path: Path, files: Mapping[str, str], limit: int = MAX_MODEL_BYTES) -> bytes:
+    """Read a file of a bundle whose manifest states its SHA-256 among `files`.
+
+    Raises
+    ------
+    BundleError
+        It is no regular file, too large, or not the one that is stated.
+    """
+    content = read_file(path, limit=limit)
+    expected, found = files.get(path.name), hashlib.sha256(content).hexdigest()
     if expected != found:
         raise BundleError(
             f"SHA-256 is {found}, the manifest says {expected}",
@@ -201,7 +227,7 @@ def _checked(path: Path, manifest: Manifest, limit: int = MAX_MODEL_BYTES) -> by
 
 
 def _variant(path: Path, manifest: Manifest) -> bytes:
-    content = _checked(path, manifest)
+    content = checked_file(path, manifest.files)
     _check_network(content, path, manifest)
     return content
 
@@ -210,9 +236,19 @@ def _segmenter(folder: Path, manifest: Manifest) -> SegmenterGraphs | None:
     if manifest.segmenter is None:
         return None
     files = (folder / SEGMENTER_FILES[0], folder / SEGMENTER_FILES[1])
-    encoder, decoder = (_checked(file, manifest, MAX_SEGMENTER_BYTES) for file in files)
+    encoder, decoder = (checked_file(file, manifest.files, MAX_SEGMENTER_BYTES) for file in files)
     check_segmenter(encoder, decoder, files, manifest.segmenter.view_px)
     return SegmenterGraphs(encoder, decoder)
+
+
+def _segmenter_golden(path: Path, manifest: Manifest) -> SegmenterGolden | None:
+    if manifest.segmenter is None:
+        return None
+    content = checked_file(path, manifest.files, MAX_SEGMENTER_GOLDEN_BYTES)
+    try:
+        return SegmenterGolden.from_bytes(content, manifest.segmenter.view_px)
+    except ValueError as error:
+        raise BundleError(str(error), file=path, fix="export the bundle again") from error
 
 
 def _check_network(content: bytes, path: Path, manifest: Manifest) -> None:
@@ -247,7 +283,9 @@ def read_depth_model(content: bytes, file: Path, targets: int, channels: int) ->
 def _depth_model(path: Path, manifest: Manifest) -> DepthModel | None:
     if path.name not in manifest.files:
         return None
-    return read_depth_model(_checked(path, manifest), path, len(manifest.outputs), manifest.input.channels)
+    return read_depth_model(
+        checked_file(path, manifest.files), path, len(manifest.outputs), manifest.input.channels
+    )
 
 
 def _check_outputs(manifest: Manifest, file: Path) -> None:

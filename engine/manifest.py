@@ -153,12 +153,18 @@ class SegmenterInput(_Strict):
         Edge of the view it takes, `uint8 [1, view_px, view_px, 3]`; its masks have a quarter of that.
     min_quality, min_stability : float
         What a mask must reach, see `engine.core.segmenter.masks`.
+    golden_iou : float
+        Least mean IoU of a session's masks with those of the golden cases, see `engine.segmenter_golden`.
+    golden_quality : float
+        Largest deviation there of the quality that the network estimates.
     """
 
     architecture: Literal["small", "vit_b", "vit_l", "vit_h"]
     view_px: int = Field(ge=32, le=1024, multiple_of=32)
     min_quality: float = Field(ge=0, le=1)
     min_stability: float = Field(ge=0, le=1)
+    golden_iou: float = Field(ge=0.5, le=1)
+    golden_quality: float = Field(gt=0, le=0.5)
 
 
 _ADDED = ("variants", "segmenter", "error_correlation")

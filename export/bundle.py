@@ -21,6 +21,7 @@ from lithostream.engine.bundle import (
     MANIFEST,
     MODEL,
     SEGMENTER_FILES,
+    SEGMENTER_GOLDEN,
     load_bundle,
     model_file,
 )
@@ -126,14 +127,15 @@ def _add_variants(
 def _add_segmenter(
     checkpoint: Path, contents: dict[str, bytes], figures: dict[str, object]
 ) -> SegmenterInput:
-    """Add the graphs of a segmenter to `contents` and how they were proved to `figures`; return its entry."""
+    """Add the files of a segmenter to `contents` and how it was proved to `figures`; return its entry."""
     # The package behind it is needed by this alone.
     from lithostream.export.segmenter import export_segmenter, stated_segmenter
     from lithostream.training.segmenter.checkpoint import load_sam
 
     sam = load_sam(checkpoint)
     made = export_segmenter(sam)
-    contents.update(zip(SEGMENTER_FILES, (made.encoder, made.decoder), strict=True))
+    files = (*SEGMENTER_FILES, SEGMENTER_GOLDEN)
+    contents.update(zip(files, (made.encoder, made.decoder, made.golden), strict=True))
     figures["segmenter"] = {"parity": made.parity, "fp16_mean_iou": made.mean_iou}
     return stated_segmenter(sam)
 

@@ -164,6 +164,20 @@ class PromptDecoder(nn.Module):  # type: ignore[misc]
         return masks.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(-1, count, 4 * self.grid, 4 * self.grid)
 
 
+def shared_like(sam: Sam) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Zeros of the shapes that `ViewEncoder` gives, for tracing."""
+    layer = sam.mask_decoder.transformer.layers[0]
+    asks, answers = layer.cross_attn_token_to_image, layer.cross_attn_image_to_token
+    _, pixels, channels = _position(sam).shape
+    heads, each = asks.num_heads, asks.internal_dim // asks.num_heads
+    return (
+        torch.zeros((1, pixels, channels)),
+        torch.zeros((heads, each, pixels)),
+        torch.zeros((heads, pixels, each)),
+        torch.zeros((1, pixels, answers.internal_dim)),
+    )
+
+
 def _position(sam: Sam) -> Tensor:
     return sam.prompt_encoder.get_dense_pe().detach().flatten(2).transpose(1, 2).contiguous()
 

@@ -1,4 +1,4 @@
-"""What serves when memory runs out: half the batch, down to one tile; then the next backend."""
+"""What serves when memory runs out: half the batch, down to one tile; then the next backend, as after a lost device."""
 
 from collections import deque
 
@@ -6,7 +6,13 @@ import numpy as np
 import numpy.typing as npt
 
 from lithostream.engine.bundle import Bundle
-from lithostream.engine.errors import BackendError, BackendMemoryError, BundleError, LithostreamError
+from lithostream.engine.errors import (
+    BackendError,
+    BackendMemoryError,
+    BundleError,
+    LithostreamError,
+    StoppedError,
+)
 from lithostream.engine.inference import Session
 from lithostream.engine.inference.choose import Choice, halves
 from lithostream.engine.inference.runtimes import open_gated
@@ -30,7 +36,7 @@ class ServingSession:
     ----------
     precision : str
     notes : list of str
-        What a person should know: backends left out, memory that ran out.
+        What a person should know: backends left out, memory that ran out, a device that was lost.
 
     Raises
     ------
@@ -56,19 +62,37 @@ class ServingSession:
         """See `Session.infer`."""
         return self._session.infer(tiles)
 
-    def retreat(self, error: BackendMemoryError) -> None:
-        """Let a session serve that needs less memory, or raise `error` where none is left."""
+    def retreat(self, error: BackendError) -> None:
+        """Let another session serve: of less memory where that ran out, else of another backend.
+
+        Raises
+        ------
+        BackendMemoryError
+            `error`, where none is left.
+        StoppedError
+            None is left, and memory is not why: a new process may reach the device again.
+        """
         del self._session  # its memory first
         self.notes.append(error.reason)
-        self._session = self._next(error)
-        self.notes.append(f"out of memory: went on with {self.backend}, {self._batch} tiles per call")
+        why = "out of memory"
+        if not isinstance(error, BackendMemoryError):
+            why = f"{self._name} answers no more"
+            self._drop(self._name)
+        try:
+            self._session = self._next(error)
+        except BackendMemoryError:
+            raise
+        except LithostreamError as last:
+            reason = f"{last.reason}; no other backend may serve: finished sections are whole"
+            raise StoppedError(reason, fix="check the device, then run the same command again") from last
+        self.notes.append(f"{why}: went on with {self.backend}, {self._batch} tiles per call")
 
     def _next(self, first: LithostreamError | None = None) -> Session:
         while self._attempts:
-            name, self._batch = self._attempts.popleft()
+            self._name, self._batch = self._attempts.popleft()
             try:
                 return open_gated(
-                    name,
+                    self._name,
                     self._bundle,
                     batch=self._batch,
                     threads=self._threads,
@@ -78,7 +102,11 @@ class ServingSession:
                 reason: LithostreamError = error
             except (BackendError, BundleError) as error:
                 reason = error
-                self._attempts = deque(one for one in self._attempts if one[0] != name)
-            self.notes.append(f"{name} of {self._batch} tiles per call: {reason.reason}")
+                self._drop(self._name)
+            self.notes.append(f"{self._name} of {self._batch} tiles per call: {reason.reason}")
             first = first or reason
         raise first or BackendError("no backend to open", fix="pip install 'lithostream[cpu]'")
+
+    def _drop(self, name: str) -> None:
+        """Try a backend no more."""
+        self._attempts = deque(one for one in self._attempts if one[0] != name)

@@ -1,7 +1,7 @@
 """ONNX Runtime: on the CPU, the default and the oracle of every other session, and on CUDA devices."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -74,7 +74,7 @@ class OnnxRuntimeSession:
         self._session, self.backend = _open(bundle, threads, precision, ["CPUExecutionProvider"])
         self._targets = len(bundle.manifest.outputs)
         size, channels = bundle.manifest.input.size_px, bundle.manifest.input.channels
-        with _errors():
+        with runtime_errors():
             self._batch = np.zeros((batch, size, size, channels), np.uint8)
 
     def infer(self, tiles: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
@@ -85,7 +85,7 @@ class OnnxRuntimeSession:
         for start in range(0, len(tiles), step):
             part = tiles[start : start + step]
             self._batch[: len(part)] = part
-            with _errors():
+            with runtime_errors():
                 found = self._session.run(OUTPUTS, {"tiles": self._batch})
             properties[start : start + step] = found[0][: len(part)]
             distance[start : start + step] = found[1][: len(part)]
@@ -121,7 +121,7 @@ class OnnxRuntimeCudaSession:
         self._plain.add_run_config_entry("gpu_graph_id", "-1")  # neither capture nor replay
         size, channels = bundle.manifest.input.size_px, bundle.manifest.input.channels
         self._tile = (size, size, channels)
-        with _errors():
+        with self._errors():
             self._tiles = self._xp.zeros((batch, *self._tile), np.uint8)
             self._found = (
                 self._xp.empty((batch, len(bundle.manifest.outputs)), np.float32),
@@ -143,14 +143,14 @@ class OnnxRuntimeCudaSession:
         if used[0] != CUDA:
             raise BackendError(f"ONNX Runtime uses {used[0]} in place of the GPU", fix=CUDA_EXTRA)
         self._fixed = self._bound(self._tiles)
-        with _errors():
+        with self._errors():
             self._run(self._tiles)
 
     def infer(self, tiles: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
         """See `Session.infer`."""
         given, step = on_gpu(tiles=tiles), len(self._tiles)
         check_array("tiles", tiles, dtype=np.uint8, shape=(None, *self._tile))
-        with _errors():
+        with self._errors():
             results = [self._xp.empty((len(tiles), *one.shape[1:]), np.float32) for one in self._found]
             for start in range(0, len(tiles), step):
                 part = tiles[start : start + step]
@@ -159,6 +159,10 @@ class OnnxRuntimeCudaSession:
                     result[start : start + step] = found[: len(part)]
             properties, distance = results if given else [one.get() for one in results]
         return properties, distance
+
+    def _errors(self) -> AbstractContextManager[None]:
+        """Turn what ONNX Runtime and CuPy raise into typed errors; a lost device shows itself to either first."""
+        return runtime_errors(self._xp.cuda.runtime.CUDARuntimeError)
 
     def _fits(self, part: Any) -> bool:
         whole = len(part) == len(self._tiles) and part.flags.c_contiguous
@@ -193,17 +197,32 @@ class OnnxRuntimeCudaSession:
 
 def _open(bundle: Bundle, threads: int, precision: Precision, providers: list[Any]) -> tuple[Any, str]:
     """Open a session whose graph fits the manifest, and name it."""
+    session = open_graph(bundle.graph(precision), threads, providers)
+    _check_signature(session, bundle, precision)
+    suffix = "" if precision == "fp32" else f" {precision}"
+    return session, f"{session_name(session)}{suffix}"
+
+
+def open_graph(graph: bytes, threads: int, providers: Sequence[Any] = ("CPUExecutionProvider",)) -> Any:
+    """Open ONNX Runtime's own session on a graph, with `threads` that wait without spinning.
+
+    Raises
+    ------
+    BackendError
+        The runtime refuses the graph.
+    """
     ort = import_module("onnxruntime")
-    graph = bundle.graph(precision)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    with _errors():
-        session = ort.InferenceSession(graph, options, providers=providers)
-    _check_signature(session, bundle, precision)
-    suffix = "" if precision == "fp32" else f" {precision}"
-    return session, f"onnxruntime {ort.__version__} {session.get_providers()[0]}{suffix}"
+    with runtime_errors():
+        return ort.InferenceSession(graph, options, providers=list(providers))
+
+
+def session_name(session: Any) -> str:
+    """Name ONNX Runtime, its version and the provider that serves."""
+    return f"onnxruntime {import_module('onnxruntime').__version__} {session.get_providers()[0]}"
 
 
 def _check_signature(session: Any, bundle: Bundle, precision: Precision) -> None:
@@ -224,8 +243,9 @@ def _check_signature(session: Any, bundle: Bundle, precision: Precision) -> None
 
 
 @contextmanager
-def _errors() -> Iterator[None]:
+def runtime_errors(*others: type[Exception]) -> Iterator[None]:
+    """Turn what ONNX Runtime raises, and `others`, into typed errors, see `typed_errors`."""
     state = import_module("onnxruntime").capi.onnxruntime_pybind11_state
     kinds = [one for one in vars(state).values() if isinstance(one, type) and issubclass(one, Exception)]
-    with typed_errors("onnxruntime", *kinds):
+    with typed_errors("onnxruntime", *kinds, *others):
         yield

@@ -184,3 +184,17 @@ def test_what_is_missing(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "nvidia-smi" in str(backend.missing_cuda())
     monkeypatch.setitem(sys.modules, "cupy", None)
     assert "CuPy is not installed" in str(backend.missing_cuda())
+
+
+def test_a_device_that_is_lost_is_a_typed_error(
+    cupy: Any, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = opened(bundle)
+
+    def lost(_tiles: object) -> None:
+        raise cupy.cuda.runtime.CUDARuntimeError("cudaErrorLaunchFailure: unspecified launch failure")
+
+    monkeypatch.setattr(session, "_run", lost)
+    with pytest.raises(BackendError, match="onnxruntime fails: cudaErrorLaunchFailure") as error:
+        session.infer(bundle.golden_tiles)
+    assert not isinstance(error.value, BackendMemoryError)

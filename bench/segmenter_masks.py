@@ -1,0 +1,197 @@
+"""Masks of the stage beside those of `SamAutomaticMaskGenerator`, on the same weights and pixels.
+
+    python bench/segmenter_masks.py CHECKPOINT --scenes 3               # generated, never trained on
+    python bench/segmenter_masks.py CHECKPOINT IMAGE.jpg ... --scenes 0
+
+The generator has its defaults, but for `--quality` and `--stability`, the least values of a mask, which hold for both: a
+network trained for an hour is not as sure of itself as the published ones, and gives no mask at 0.88 and 0.95.
+
+CHECKPOINT is what `train segmenter` wrote, or published weights. Images are shrunk to the network's view, so that both
+see one view of the same pixels. A mask of the generator is found where one of ours has an IoU of `FOUND` with it, both
+at the resolution of the view. Times are of one thread each, in turn, per megapixel of the view; ours goes from pixels
+to objects: superpixels, prompts, masks, suppression, hierarchy.
+"""
+
+import argparse
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from time import perf_counter
+from types import SimpleNamespace
+from typing import NamedTuple, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from segment_anything import SamAutomaticMaskGenerator
+from segment_anything.modeling import Sam
+
+from lithostream.engine.bundle import Bundle, SegmenterGraphs
+from lithostream.engine.core.segmenter import Segmenter
+from lithostream.engine.core.segmenter.masks import MaskSet
+from lithostream.engine.core.segmenter.objects import find_objects
+from lithostream.engine.core.segmenter.stage import view_masks
+from lithostream.engine.core.segmenter.view import View
+from lithostream.engine.segmenter_golden import SegmenterGolden
+from lithostream.export.segmenter import export_segmenter, stated_segmenter
+from lithostream.training.segmenter.checkpoint import load_sam
+from lithostream.training.segmenter.evaluate import HELD_OUT
+from lithostream.training.segmenter.scenes import scene
+
+FOUND = 0.8
+FIRST_SEED = HELD_OUT + 2**21  # neither trained nor scored on, nor golden
+BANDS = (0.0, 0.005, 0.05, 0.5, 1.0)  # of the view's area: limits of the sizes that are told apart
+
+Bools = npt.NDArray[np.bool_]
+Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float64]
+
+
+class Compared(NamedTuple):
+    """One picture.
+
+    Attributes
+    ----------
+    name : str
+    megapixels : float
+    seconds, generator_seconds : float
+    masks, objects : int
+        Ours, before and after the hierarchy is made.
+    areas : float64 [K]
+        Share of the view of each of the generator's masks.
+    best : float64 [K]
+        Its IoU with the nearest of ours.
+    """
+
+    name: str
+    megapixels: float
+    seconds: float
+    generator_seconds: float
+    masks: int
+    objects: int
+    areas: Floats
+    best: Floats
+
+
+def open_segmenter(sam: Sam) -> Segmenter:
+    """Export a network and open what would be in a bundle."""
+    made = export_segmenter(sam)
+    bundle = SimpleNamespace(
+        manifest=SimpleNamespace(segmenter=stated_segmenter(sam)),
+        path=None,
+        segmenter=SegmenterGraphs(made.encoder, made.decoder),
+        segmenter_golden=SegmenterGolden.from_bytes(made.golden, sam.image_encoder.img_size),
+    )
+    return Segmenter(cast(Bundle, bundle), threads=1)
+
+
+def whole_view(rgb: Bytes, side: int) -> View:
+    """View a picture of at most `side` px."""
+    padded = np.zeros((side, side, 3), np.uint8)
+    padded[: rgb.shape[0], : rgb.shape[1]] = rgb
+    return View(padded, 0, 1.0, (rgb.shape[0], rgb.shape[1]))
+
+
+def full_size(masks: MaskSet, valid: tuple[int, int]) -> Bools:
+    """Masks bool [M, h, w] of a view at its own resolution, as the package upscales them."""
+    if not len(masks.logits):
+        return np.zeros((0, *valid), np.bool_)
+    logits = torch.nn.functional.interpolate(
+        torch.from_numpy(masks.logits)[None], scale_factor=4.0, mode="bilinear", align_corners=False
+    )
+    return np.ascontiguousarray(logits[0, :, : valid[0], : valid[1]].numpy() > 0)
+
+
+def best_iou(wanted: Bools, found: Bools) -> Floats:
+    """IoU float64 [K] of each wanted mask [K, h, w] with the nearest found [M, h, w]; 0 where there is none."""
+    if not len(found):
+        return np.zeros(len(wanted))
+    one, two = (masks.reshape(len(masks), -1).astype(np.float32) for masks in (wanted, found))
+    common = (one @ two.T).astype(np.float64)  # whole numbers below 2^24: exact
+    both = one.sum(axis=1)[:, None] + two.sum(axis=1)[None] - common
+    best: Floats = (common / np.maximum(both, 1)).max(axis=1)
+    return best
+
+
+def compare(name: str, rgb: Bytes, segmenter: Segmenter, generator: SamAutomaticMaskGenerator) -> Compared:
+    """Run both on one picture."""
+    view = whole_view(rgb, segmenter.view_px)
+    start = perf_counter()
+    masks = view_masks(view, segmenter)
+    objects = find_objects(masks, view)
+    middle = perf_counter()
+    given = generator.generate(rgb)
+    end = perf_counter()
+    wanted = np.array([one["segmentation"] for one in given], np.bool_).reshape(-1, *view.valid)
+    return Compared(
+        name,
+        rgb.shape[0] * rgb.shape[1] / 1e6,
+        middle - start,
+        end - middle,
+        len(masks.quality),
+        len(objects.parent),
+        wanted.mean(axis=(1, 2)),
+        best_iou(wanted, full_size(masks, view.valid)),
+    )
+
+
+def table(compared: Sequence[Compared]) -> Iterator[str]:
+    """Lines: one a picture, then all of them, then by size."""
+    yield f"{'picture':>20} {'generator':>9} {'found':>6} {'masks':>6} {'objects':>7} {'s/Mpx':>7} {'generator':>9} {'ratio':>6}"
+    for one in compared:
+        times = one.seconds / one.megapixels, one.generator_seconds / one.megapixels
+        yield (
+            f"{one.name[-20:]:>20} {len(one.best):9d} {_share(one.best):>6} {one.masks:6d} {one.objects:7d}"
+            f" {times[0]:7.2f} {times[1]:9.2f} {times[1] / times[0]:6.1f}"
+        )
+    best, areas = (np.concatenate(part) for part in zip(*((c.best, c.areas) for c in compared), strict=True))
+    ratio = np.median([one.generator_seconds / one.seconds for one in compared])
+    yield f"all: {_share(best)} of {len(best)} found at IoU {FOUND:g}; the median picture {ratio:.1f} times as fast"
+    for low, high in itertools.pairwise(BANDS):
+        within = best[(areas > low) & (areas <= high)]
+        yield f"of {100 * low:g} to {100 * high:g} % of the view: {_share(within)} of {len(within)}"
+
+
+def _share(best: Floats) -> str:
+    return f"{np.mean(best >= FOUND):.3f}" if len(best) else "-"
+
+
+def pictures(files: Sequence[Path], scenes: int, side: int) -> Iterator[tuple[str, Bytes]]:
+    """Names and pixels uint8 [h, w, 3]."""
+    for seed in range(FIRST_SEED, FIRST_SEED + scenes):
+        yield f"scene {seed - FIRST_SEED}", scene(seed, side).rgb
+    for file in files:
+        with Image.open(file) as opened:
+            image = opened.convert("RGB")
+            image.thumbnail((side, side), Image.Resampling.BOX)
+            yield file.name, np.asarray(image)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("images", type=Path, nargs="*")
+    parser.add_argument("--scenes", type=int, default=3)
+    parser.add_argument("--quality", type=float, default=0.88)
+    parser.add_argument("--stability", type=float, default=0.95)
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    sam = load_sam(chosen.checkpoint)
+    segmenter = open_segmenter(sam)
+    segmenter.limits = segmenter.limits._replace(quality=chosen.quality, stability=chosen.stability)
+    generator = SamAutomaticMaskGenerator(
+        sam, pred_iou_thresh=chosen.quality, stability_score_thresh=chosen.stability
+    )
+    side = segmenter.view_px
+    view_masks(whole_view(scene(FIRST_SEED - 1, side).rgb, side), segmenter)  # compiles
+    print(
+        *table([compare(*one, segmenter, generator) for one in pictures(chosen.images, chosen.scenes, side)]),
+        sep="\n",
+    )
+
+
+if __name__ == "__main__":
+    main()
