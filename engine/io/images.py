@@ -51,11 +51,14 @@ class Slab:
     rgb : uint8 [H, W, 3]
     alpha : bool [H, W], optional
         False where there is no image.
+    lost : bool [H], optional
+        Rows that a live source never got: black, and no image in `alpha`.
     """
 
     row_px: int
     rgb: Pixels
     alpha: Mask | None
+    lost: Mask | None = None
 
 
 class Turn(NamedTuple):
@@ -104,6 +107,8 @@ class ImageSource:
         The documented rules that turn its samples into these pixels, in words.
     resolution_px_per_cm : float, optional
         Density along depth that the file states (TIFF tags, PNG pHYs, JPEG JFIF), placeholders included.
+    open_ended : bool
+        The image may still grow: `height_px` is then the most it may hold, and it ends where its slabs stop.
     """
 
     path: Path
@@ -113,6 +118,7 @@ class ImageSource:
     resolution_px_per_cm: float | None
     _picture: Picture
     _turn: Turn
+    open_ended: bool = False
 
     def slabs(self, rows: int) -> Iterator[Slab]:
         """Serve the image from the top, `rows` rows at a time; the last slab may be short.
@@ -127,14 +133,14 @@ class ImageSource:
         if rows < 1:
             raise ValueError(f"a slab of {rows} rows")
         try:
-            yield from _in_slabs(self._turned_bands(), rows)
+            yield from _in_slabs(self._turned_bands(rows), rows)
         except OSError as error:
             raise _unreadable(self.path, error) from error
 
-    def _turned_bands(self) -> Iterator[Band]:
-        if _streams(self._picture, self._turn):
-            return (_turned(band, self._turn) for band in self._picture.bands())
-        return iter([_turned(_whole(self._picture), self._turn)])
+    def _turned_bands(self, rows: int) -> Iterator[Band]:
+        """Bands of `rows` rows, or one of all."""
+        held = rows if _streams(self._picture, self._turn) else self._picture.height_px
+        return (_turned(band, self._turn) for band in self._picture.bands(held))
 
 
 def open_image(
@@ -249,43 +255,13 @@ def _turned(band: Band, turn: Turn) -> Band:
     return Band(turn.applied(band.rgb), alpha)
 
 
-def _whole(picture: Picture) -> Band:
-    """Decode all bands into one."""
-    rgb = np.empty((picture.height_px, picture.width_px, 3), np.uint8)
-    alpha = np.empty(rgb.shape[:2], np.bool_)
-    masked, first = False, 0
-    for band in picture.bands():
-        rows = slice(first, first + len(band.rgb))
-        rgb[rows] = band.rgb
-        if band.alpha is not None:
-            alpha[rows], masked = band.alpha, True
-        first = rows.stop
-    return Band(rgb, alpha if masked else None)
-
-
 def _in_slabs(bands: Iterator[Band], rows: int) -> Iterator[Slab]:
-    """Cut bands of any height into slabs of `rows`, holding one slab and one band at the most."""
-    held: list[Band] = []
-    first, count = 0, 0
+    """Cut bands, whose heights but the last are multiples of `rows`, into slabs; contiguous ones are not copied."""
+    first = 0
     for band in bands:
-        held.append(band)
-        count += len(band.rgb)
-        if count < rows:
-            continue
-        stack, done = _stacked(held), count // rows * rows
-        for start in range(0, done, rows):
-            yield _slab(stack, slice(start, start + rows), first)
-        held = [Band(stack.rgb[done:], None if stack.alpha is None else stack.alpha[done:])]
-        first, count = first + done, count - done
-    if count:
-        yield _slab(_stacked(held), slice(0, count), first)
-
-
-def _stacked(bands: list[Band]) -> Band:
-    if len(bands) == 1:
-        return bands[0]
-    masks = [band.alpha for band in bands if band.alpha is not None]
-    return Band(np.concatenate([band.rgb for band in bands]), np.concatenate(masks) if masks else None)
+        for start in range(0, len(band.rgb), rows):
+            yield _slab(band, slice(start, start + rows), first)
+        first += len(band.rgb)
 
 
 def _slab(band: Band, rows: slice, first: int) -> Slab:

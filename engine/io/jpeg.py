@@ -80,7 +80,7 @@ def open_jpeg(path: Path, white_level: int | None) -> Picture:
     meaning = Meaning(colour, 8, white, inverted=colour == "cmyk")
     shape = header.height_px, header.width_px
 
-    def bands() -> Iterator[Band]:
+    def bands(_rows: int) -> Iterator[Band]:
         samples = decode_strictly(path.read_bytes(), path, "image data", shape)
         yield meaning.to_band(samples, path, "image data")
 

@@ -14,6 +14,7 @@ colour management belongs to calibration. The rules:
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -65,9 +66,10 @@ class Picture:
     notes : tuple of str
         Conversion rules that apply.
     streams : bool
-        Bands are small parts of the image.
+        It need not be decoded whole.
     bands : callable
-        Decodes from the first row to the last.
+        Decodes from the first row to the last, into bands of the rows that it is told, the last perhaps lower;
+        into one band, where it does not stream.
     """
 
     height_px: int
@@ -77,7 +79,7 @@ class Picture:
     cols_per_cm: float | None
     notes: tuple[str, ...]
     streams: bool
-    bands: Callable[[], Iterator[Band]]
+    bands: Callable[[int], Iterator[Band]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +160,7 @@ def _owned(rgb: Pixels) -> Pixels:
     return owned
 
 
+@lru_cache(maxsize=2)
 def _table(white: int) -> Pixels:
     """Return round(255 * value / white) for each 16-bit value up to `white`, uint8 [65536]."""
     values = np.minimum(np.arange(65536), white)

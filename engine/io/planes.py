@@ -15,7 +15,8 @@ from lithostream.engine.io.images import down_core, kind_of
 from lithostream.engine.io.pixels import check_whole, damaged, known_orientation
 from lithostream.engine.io.png import open_png
 from lithostream.engine.io.tiff import layout_of
-from lithostream.engine.io.tiff_strips import CODECS, UNCOMPRESSED, samples
+from lithostream.engine.io.tiff_layout import UNCOMPRESSED
+from lithostream.engine.io.tiff_strips import CODECS, samples
 from lithostream.engine.io.tiff_tags import Tag, Tags
 
 # By sample format (1 unsigned, 2 signed, 3 float) and bits. CT numbers are often signed.

@@ -61,7 +61,7 @@ def open_png(path: Path, white_level: int | None) -> Picture:
     cols_per_cm, rows_per_cm = _density(chunks.get(b"pHYs"), path)
     shape = height, width, colours + alpha
 
-    def bands() -> Iterator[Band]:
+    def bands(_rows: int) -> Iterator[Band]:
         yield _decode(path, shape, bits, meaning)
 
     return Picture(height, width, orientation, rows_per_cm, cols_per_cm, notes, streams=False, bands=bands)

@@ -17,7 +17,9 @@ from lithostream.engine.io.pixels import (
     unsupported,
     white_note,
 )
-from lithostream.engine.io.tiff_strips import JPEG, MOST_GROWTH, Layout, bands, split_rows
+from lithostream.engine.io.tiff_bands import bands
+from lithostream.engine.io.tiff_layout import JPEG, MOST_GROWTH, Layout
+from lithostream.engine.io.tiff_strips import split_rows
 from lithostream.engine.io.tiff_tags import Tag, Tags
 
 COLOURS: dict[int, tuple[Colour, int]] = {
@@ -46,14 +48,14 @@ def open_tiff(path: Path, white_level: int | None) -> Picture:
     orientation, turned = known_orientation(tags.number(Tag.ORIENTATION, 1), path)
     layout = split_rows(layout)
     return Picture(
-        int(layout.edges[-1]),
+        layout.height_px,
         layout.width_px,
         orientation,
         tags.density(Tag.Y_RESOLUTION),
         tags.density(Tag.X_RESOLUTION),
         notes + profile_note(tags.blob(Tag.ICC_PROFILE)) + turned,
         streams=True,
-        bands=lambda: bands(layout, meaning),
+        bands=lambda rows: bands(layout, meaning, rows),
     )
 
 

@@ -1,18 +1,19 @@
-"""Strips and tiles of a TIFF: read and decoded one row of them at a time, to exactly their declared size."""
+"""Strips and tiles of a TIFF: read and decoded, to exactly their declared size."""
 
+import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import BinaryIO
+from dataclasses import replace
+from itertools import pairwise
 
 import imagecodecs
 import numpy as np
 import numpy.typing as npt
 
+from lithostream.engine.errors import DecodeError
 from lithostream.engine.io.jpeg import decode_strictly
-from lithostream.engine.io.pixels import Band, Meaning, Samples, damaged
+from lithostream.engine.io.pixels import Samples, damaged
+from lithostream.engine.io.tiff_layout import JPEG, UNCOMPRESSED, Ints, Layout
 
-UNCOMPRESSED, JPEG = 1, 7
 CODECS: dict[int, Callable[..., bytes | bytearray]] = {
     5: imagecodecs.lzw_decode,
     8: imagecodecs.deflate_decode,
@@ -26,102 +27,12 @@ CODEC_ERRORS = (
     imagecodecs.PackbitsError,
     imagecodecs.ZstdError,
 )
-# Bytes that one stored byte can become, at the most: the bound on what a header may promise.
-MOST_GROWTH = {UNCOMPRESSED: 1, 5: 4096, JPEG: 2048, 8: 1032, 32946: 1032, 32773: 64, 50000: 1 << 16}
-PIECE_BYTES = 1 << 18  # uncompressed strips are read in pieces of about this size
-
-Ints = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Where the samples of an image lie: P planes, B bands of rows, A segments across.
-
-    Attributes
-    ----------
-    path : Path
-    width_px : int
-    samples : int
-        Samples of a pixel within one plane.
-    dtype : np.dtype
-        Of a stored sample, byte order included.
-    bits, compression : int
-    differenced : bool
-        Rows hold differences of neighbouring pixels.
-    edges : int64 [B + 1]
-        Row edges of the bands.
-    tile : (rows, cols), optional
-        Size of a tile; absent for strips.
-    offsets, counts, numbers : int64 [P, B, A]
-        Where each segment starts, its bytes, and its number in the file.
-    jpeg_tables : bytes, optional
-    ycbcr : bool
-        JPEG segments hold luma and chroma.
-    """
-
-    path: Path
-    width_px: int
-    samples: int
-    dtype: np.dtype[np.generic]
-    bits: int
-    compression: int
-    differenced: bool
-    edges: Ints
-    tile: tuple[int, int] | None
-    offsets: Ints
-    counts: Ints
-    numbers: Ints
-    jpeg_tables: bytes | None
-    ycbcr: bool
-
-    def shape(self, band: int) -> tuple[int, int]:
-        """Rows and columns of a segment as stored; tiles reach over the border of the image."""
-        return self.tile or (int(self.edges[band + 1] - self.edges[band]), self.width_px)
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one decoded row of a segment."""
-        return -(-self.shape(0)[1] * self.samples * self.bits // 8)
-
-    def place(self, plane: int, band: int, across: int) -> str:
-        """Name a segment for a message."""
-        kind = "strip" if self.tile is None else "tile"
-        first, last = self.edges[band], self.edges[band + 1] - 1
-        return f"{kind} {self.numbers[plane, band, across]}, rows {first} to {last}"
-
-    def check_extent(self) -> None:
-        """Refuse segments that lie outside the file, overlap, or hold too few or too many bytes.
-
-        Raises
-        ------
-        DecodeError
-            Naming the first such segment and its rows.
-        """
-        size = self.path.stat().st_size
-        outside = (self.offsets < 8) | (self.counts < 1) | (self.counts > size - self.offsets)
-        for index in np.argwhere(outside)[:1]:
-            start, count = self.offsets[tuple(index)], self.counts[tuple(index)]
-            reason = f"{count} bytes at {start} do not lie in this file of {size} bytes: it is cut short"
-            raise damaged(self.path, reason, self.place(*index))
-        if self.counts.sum() > size:
-            raise damaged(self.path, "strips or tiles overlap: together they exceed the file", "header")
-        if self.compression != UNCOMPRESSED:
-            return
-        rows = np.diff(self.edges) if self.tile is None else np.full(len(self.edges) - 1, self.tile[0])
-        needed = rows[:, None] * self.row_bytes
-        # Some software pads the last strip to full height.
-        padded = rows.max() * self.row_bytes
-        wrong = (self.counts != needed) & (
-            (self.counts != padded) | (np.arange(len(rows)) < len(rows) - 1)[:, None]
-        )
-        for index in np.argwhere(wrong)[:1]:
-            reason = f"{self.counts[tuple(index)]} bytes stored, {needed[index[1], 0]} needed"
-            raise damaged(self.path, reason, self.place(*index))
+PIECE_BYTES = 1 << 18  # about as much is decoded at once
 
 
 def split_rows(layout: Layout) -> Layout:
     """Cut high uncompressed strips into pieces, so that a file in one strip can be read in parts."""
-    piece = max(1, PIECE_BYTES // layout.row_bytes)
+    piece = max(1, PIECE_BYTES // (layout.row_bytes * layout.offsets.shape[0]))
     if layout.compression != UNCOMPRESSED or layout.tile or np.diff(layout.edges).max() <= piece:
         return layout
     tops, bases = layout.edges[:-1], layout.edges[1:]
@@ -133,56 +44,125 @@ def split_rows(layout: Layout) -> Layout:
     return replace(layout, edges=edges, offsets=offsets, counts=counts, numbers=layout.numbers[:, strip])
 
 
-def bands(layout: Layout, meaning: Meaning) -> Iterator[Band]:
-    """Decode from the top row to the last, one strip or row of tiles at a time.
+def pieces(layout: Layout, rows: int) -> Ints:
+    """Row edges of what is decoded at once: whole strips or rows of tiles, that end with each `rows` rows if they can."""
+    inner = np.arange(
+        0, min(rows, layout.height_px), max(1, PIECE_BYTES // (layout.width_px * layout.pixel_bytes))
+    )
+    wanted = (np.arange(0, layout.height_px, rows)[:, None] + inner).ravel()
+    found = np.searchsorted(layout.edges, np.append(wanted[wanted < layout.height_px], layout.height_px))
+    edges: Ints = layout.edges[np.unique(found)]
+    return edges
+
+
+def samples(layout: Layout) -> Iterator[Samples]:
+    """Decode from the top row to the last, a piece at a time; see `decode_rows`.
 
     Raises
     ------
     DecodeError
         Naming the strip or tile and its rows.
     """
-    for band, found in enumerate(samples(layout)):
-        yield meaning.to_band(found, layout.path, layout.place(0, band, 0))
+    with layout.path.open("rb", buffering=0) as file:
+        for top, base in pairwise(pieces(layout, layout.height_px).tolist()):
+            yield decode_rows(file.fileno(), layout, top, base)
 
 
-def samples(layout: Layout) -> Iterator[Samples]:
-    """Decode as `bands` does, but keep what is stored: `layout.dtype` [rows, W, S] in the machine's byte order."""
-    with layout.path.open("rb") as file:
-        for band in range(len(layout.edges) - 1):
-            rows = layout.edges[band + 1] - layout.edges[band]
-            planes = [
-                np.concatenate(
-                    [
-                        _segment(file, layout, (plane, band, across))
-                        for across in range(layout.offsets.shape[2])
-                    ],
-                    axis=1,
-                )[:rows, : layout.width_px]
-                for plane in range(layout.offsets.shape[0])
-            ]
-            yield planes[0] if len(planes) == 1 else np.concatenate(planes, axis=-1)
+def decode_rows(fd: int, layout: Layout, top: int, base: int, out: Samples | None = None) -> Samples:
+    """Read and decode some rows and keep what is stored.
+
+    Parameters
+    ----------
+    fd : int
+        The open file. It is read by position, so that threads can share it.
+    layout : Layout
+    top, base : int
+        A span of `pieces`; any, where the layout is `copied`.
+    out : [base - top, W, S], optional
+        Of the type of `layout.dtype` in the machine's byte order; contiguous.
+
+    Returns
+    -------
+    [base - top, W, S]
+        `out`, or new.
+    """
+    if out is None:
+        shape = base - top, layout.width_px, layout.pixel_samples
+        out = np.empty(shape, layout.dtype.newbyteorder("="))
+    if layout.copied:
+        _copy_rows(fd, layout, top, base, out)
+        return out
+    bands = range(*np.searchsorted(layout.edges, [top, base]).tolist())
+    cols = layout.shape(0)[1]
+    for plane, band, across in np.ndindex(layout.offsets.shape[0], len(bands), layout.offsets.shape[2]):
+        first, last = layout.edges[bands[band] : bands[band] + 2] - top
+        left, deep = across * cols, plane * layout.samples
+        target = out[first:last, left : left + cols, deep : deep + layout.samples]
+        _segment(fd, layout, (plane, bands[band], across), target)
+    return out
 
 
-def _segment(file: BinaryIO, layout: Layout, index: tuple[int, int, int]) -> Samples:
-    """Read and decode one strip or tile, [rows, cols, samples]."""
-    count = int(layout.counts[index])
-    file.seek(int(layout.offsets[index]))
-    data = file.read(count)
-    if len(data) != count:
-        raise damaged(layout.path, f"{len(data)} bytes left of {count}", layout.place(*index))
+def _copy_rows(fd: int, layout: Layout, top: int, base: int, out: Samples) -> None:
+    """Read rows to where they belong, those that lie back to back in the file at once."""
+    first, end = (
+        int(np.searchsorted(layout.edges, top, "right")) - 1,
+        int(np.searchsorted(layout.edges, base)),
+    )
+    tops = layout.edges[first:end]
+    ends = (layout.edges[first : end + 1].clip(top, base) - top) * layout.row_bytes
+    places = layout.offsets[0, first:end, 0] + ends[:-1] - (tops - top) * layout.row_bytes
+    breaks = np.flatnonzero(np.diff(places) != np.diff(ends[:-1])) + 1
+    raw = out.reshape(-1).view(np.uint8)
+    for left, right in pairwise([0, *breaks.tolist(), end - first]):
+        start, stop, place = int(ends[left]), int(ends[right]), int(places[left])
+        read = _read(fd, place, raw[start:stop])
+        if start + read < stop:
+            cut = first + int(np.searchsorted(ends, start + read, "right")) - 1
+            raise _cut_short(layout, (0, cut, 0), max(0, place + read - int(layout.offsets[0, cut, 0])))
+    if not layout.dtype.isnative:
+        out.byteswap(inplace=True)
+
+
+def _read(fd: int, place: int, out: npt.NDArray[np.uint8]) -> int:
+    """Read from a place into memory and return how many bytes there were."""
+    done = 0
+    while done < len(out) and (got := os.preadv(fd, [out.data[done:]], place + done)):
+        done += got
+    return done
+
+
+def _cut_short(layout: Layout, index: tuple[int, int, int], left: int) -> DecodeError:
+    return damaged(layout.path, f"{left} bytes left of {layout.counts[index]}", layout.place(*index))
+
+
+def _segment(fd: int, layout: Layout, index: tuple[int, int, int], out: Samples) -> None:
+    """Read and decode one strip or tile; what of a tile lies outside `out` is border."""
+    data = np.empty(int(layout.counts[index]), np.uint8)
+    read = _read(fd, int(layout.offsets[index]), data)
+    if read != len(data):
+        raise _cut_short(layout, index, read)
     rows, cols = layout.shape(index[1])
+    inside = np.s_[: out.shape[0], : out.shape[1]]
     if layout.compression == JPEG:
-        return _jpeg_segment(data, layout, index, (rows, cols))
+        out[...] = _jpeg_segment(data.tobytes(), layout, index, (rows, cols))[inside]
+        return
     raw = _inflated(data, rows * layout.row_bytes, layout, index)
     if layout.bits == 1:
         lines = np.frombuffer(raw, np.uint8).reshape(rows, layout.row_bytes)
-        return np.unpackbits(lines, axis=1, count=cols * layout.samples).reshape(rows, cols, layout.samples)
+        bits = np.unpackbits(lines, axis=1, count=cols * layout.samples)
+        out[...] = bits.reshape(rows, cols, layout.samples)[inside]
+        return
     stored = np.frombuffer(raw, layout.dtype).reshape(rows, cols, layout.samples)
-    samples: Samples = stored.astype(layout.dtype.newbyteorder("="), copy=False)
-    return imagecodecs.delta_decode(samples, axis=1) if layout.differenced else samples
+    if not layout.differenced:
+        out[...] = stored[inside]
+        return
+    native = stored.astype(layout.dtype.newbyteorder("="), copy=False)[inside]
+    imagecodecs.delta_decode(native, axis=1, out=out)
 
 
-def _inflated(data: bytes, size: int, layout: Layout, index: tuple[int, int, int]) -> bytes | bytearray:
+def _inflated(
+    data: npt.NDArray[np.uint8], size: int, layout: Layout, index: tuple[int, int, int]
+) -> bytes | bytearray | npt.NDArray[np.uint8]:
     """Undo the compression; anything but `size` bytes is refused."""
     if layout.compression == UNCOMPRESSED:
         return data[:size]
