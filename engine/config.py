@@ -41,6 +41,8 @@ class RunSettings(StrictModel):
         Superpixel density.
     compactness : float
         Weight of distance against colour in superpixels, as in SLIC.
+    segments : bool
+        Cut the core into segments and solve for their minerals; without, properties alone.
     refine : bool
         Refine superpixels by the masks of the bundle's segmenter, where it holds one.
     roi : {"sediment", "box", "white_tray", "coloured_liner", "divided_box"}
@@ -66,6 +68,7 @@ class RunSettings(StrictModel):
     min_core_fraction: float = Field(default=0.6, gt=0, le=1)
     superpixels_per_cm2: float = Field(default=4.0, gt=0, le=400)
     compactness: float = Field(default=10.0, gt=0, le=1000)
+    segments: bool = True
     refine: bool = True
     roi: RoiRule = "sediment"
     slab_rows: int = Field(default=512, ge=1)

@@ -34,8 +34,10 @@ def segment_minerals(
     manifest: Manifest,
     measured: Mapping[str, Joined],
     endmembers: Endmembers,
+    *,
+    coloured: bool,
 ) -> MineralResult:
-    """Solve the abundances of every segment.
+    """Solve the abundances of segments; each has its own answer, whatever it is solved with.
 
     A sensor log takes the place of predictions over the depth it covers. Colour counts where it is calibrated.
     Nothing is given for a segment that is out of the model's domain.
@@ -51,6 +53,8 @@ def segment_minerals(
     measured : mapping of target name to Joined
         The section's log on its intervals.
     endmembers : Endmembers
+    coloured : bool
+        Some segment of the section has a colour that counts (`has_colour`): it decides how all of them are solved.
     """
     outputs = manifest.outputs
     usable = np.where(outside[:, None], np.nan, segments.values[:, :-1])
@@ -61,18 +65,26 @@ def segment_minerals(
         for name, joined in measured.items()
         if name in PROPERTIES
     }
-    seen = np.where(outside[:, None], np.nan, segments.reflectance)
     return unmix_properties(
         # Counts of elements follow no mixing law.
         {name: np.ascontiguousarray(predicted.get(name, unknown)) for name in PROPERTIES},
         endmembers,
         manifest.regime,
-        covariance=prediction_covariance(manifest, colour=bool(np.isfinite(seen).any())),
+        covariance=prediction_covariance(manifest, colour=coloured),
         ridge=prior_ridge(len(endmembers.names)),
         logs=Logs(logs, {name: DEFAULT_STD[name] for name in logs}) if logs else None,
-        colour=Colour(seen) if np.isfinite(seen).any() else None,
+        colour=Colour(_seen(segments, outside)) if coloured else None,
         endmember_errors=True,
     )
+
+
+def has_colour(segments: WindowSegments, outside: npt.NDArray[np.bool_]) -> bool:
+    """Whether any segment in the domain has a reflectance."""
+    return bool(np.isfinite(_seen(segments, outside)).any())
+
+
+def _seen(segments: WindowSegments, outside: npt.NDArray[np.bool_]) -> Floats:
+    return np.where(outside[:, None], np.nan, segments.reflectance)
 
 
 def prediction_covariance(manifest: Manifest, *, colour: bool) -> Floats:

@@ -81,11 +81,13 @@ def tiles_to_intervals(
 
     weight = total(core_fraction)
     known = np.where(weight > 0, weight, np.nan)
-    mean = np.stack([total(core_fraction * v) / known for v in values.T], axis=1)
-    centre = values - np.nan_to_num(values.mean(axis=0)) if len(values) else values
-    shift = np.stack([total(core_fraction * v) / known for v in centre.T], axis=1)
-    square = np.stack([total(core_fraction * v * v) / known for v in centre.T], axis=1)
-    std = np.sqrt(np.maximum(square - shift * shift, 0.0))
+    middle = np.nan_to_num(values.mean(axis=0)) if len(values) else np.zeros(values.shape[1])
+    mean, std = np.empty((2, intervals, values.shape[1]))
+    for column, value in enumerate(values.T):
+        mean[:, column] = total(core_fraction * value) / known
+        centred = value - middle[column]
+        shift, square = (total(core_fraction * c) / known for c in (centred, centred * centred))
+        std[:, column] = np.sqrt(np.maximum(square - shift * shift, 0.0))
     per_row = np.bincount(tile_row, minlength=rows)
     count = np.bincount(pieces.interval, per_row[pieces.tile_row], minlength=intervals)
     return IntervalMeans(mean, std, count.astype(np.int32))
@@ -116,3 +118,29 @@ def segments_to_intervals(pixels: npt.NDArray[np.int64], values: Floats, interva
         total = np.bincount(interval[known], count[known] * value[segment[known]], minlength=intervals)
         np.divide(total, weight, out=means[:, column], where=weight > 0)
     return means
+
+
+class IntervalSums:
+    """`segments_to_intervals` of segments that come piece by piece: the same bits, since sums go on in the same order.
+
+    Parameters
+    ----------
+    intervals, columns : int
+        I and C.
+    """
+
+    def __init__(self, intervals: int, columns: int) -> None:
+        self._weight, self._total = np.zeros((2, columns, intervals))
+
+    def add(self, interval: Ints, pixels: Ints, values: Floats) -> None:
+        """Add pieces: the interval each lies in [Q], its pixels [Q], and the values of its segment [Q, C]."""
+        for column, value in enumerate(values.T):
+            known = np.isfinite(value)
+            np.add.at(self._weight[column], interval[known], pixels[known])
+            np.add.at(self._total[column], interval[known], pixels[known] * value[known])
+
+    def means(self) -> Floats:
+        """Means so far, float64 [I, C]; NaN where no segment has a value."""
+        found = np.full(self._total.shape, np.nan)
+        np.divide(self._total, self._weight, out=found, where=self._weight > 0)
+        return found.T

@@ -7,7 +7,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from lithostream.engine.bundle import Bundle
-from lithostream.engine.core.results import SectionResult
+from lithostream.engine.core.finish import SegmentPart
+from lithostream.engine.core.results import CollectedSection, IntervalResult, TileResult
 from lithostream.engine.core.tables import (
     DRY_WEIGHT_PCT,
     VOLUME_HIGH_PCT,
@@ -19,7 +20,7 @@ from lithostream.engine.core.tables import (
     segment_fields,
     tile_fields,
 )
-from lithostream.engine.core.unmix import PROPERTIES, MineralFlag
+from lithostream.engine.core.unmix import PROPERTIES, MineralFlag, MineralResult
 
 CM_PER_M = 100.0
 _SOURCE_NAMES = np.array([None, "predicted", "measured", "mixed"], object)  # by the bits of `Source`
@@ -27,23 +28,16 @@ _SOURCE_NAMES = np.array([None, "predicted", "measured", "mixed"], object)  # by
 Columns = dict[str, npt.NDArray[Any]]
 
 
-def section_tables(result: SectionResult, bundle: Bundle) -> dict[str, pa.Table]:
-    """Return the tables `intervals`, `tiles` and `segments` of a section."""
-    section, manifest = result.section, bundle.manifest
-    provenance = {
+def _provenance(collected: CollectedSection, bundle: Bundle) -> dict[str, str]:
+    section = collected.section
+    return {
         "section": section.name,
         "image": section.image.name,
         "px_per_cm": repr(section.px_per_cm),
         "scale_source": section.scale_source,
-        "bundle": manifest.name,
+        "bundle": bundle.manifest.name,
         "bundle_sha256": bundle.sha256,
-        "regime": manifest.regime,
-    }
-    targets, minerals = bundle.targets, manifest.minerals
-    return {
-        "intervals": build_table(interval_fields(targets, minerals), _intervals(result, bundle), provenance),
-        "tiles": build_table(tile_fields(targets), _tiles(result, bundle), provenance),
-        "segments": build_table(segment_fields(targets, minerals), _segments(result, bundle), provenance),
+        "regime": bundle.manifest.regime,
     }
 
 
@@ -51,8 +45,9 @@ def _repeat(value: str | None, count: int) -> npt.NDArray[Any]:
     return np.full(count, value, object)
 
 
-def _intervals(result: SectionResult, bundle: Bundle) -> Columns:
-    section, grid, found = result.section, result.grid, result.intervals
+def interval_table(collected: CollectedSection, found: IntervalResult, bundle: Bundle) -> pa.Table:
+    """Return the table `intervals` of a section."""
+    section, grid = collected.section, collected.grid
     edges = grid.interval_rows
     count = len(edges) - 1
     top, base = grid.depth_cm(edges[:-1]), grid.depth_cm(edges[1:])
@@ -78,6 +73,7 @@ def _intervals(result: SectionResult, bundle: Bundle) -> Columns:
         "unmixing_residual": found.residual,
         "out_of_domain": found.out_of_domain,
         "no_core": found.no_core,
+        "lines_lost": found.lines_lost,
         "partial": np.diff(edges) < np.floor(grid.interval_cm * grid.px_per_cm),
         "section_end": ends,
         "underdetermined": found.underdetermined,
@@ -95,14 +91,17 @@ def _intervals(result: SectionResult, bundle: Bundle) -> Columns:
         columns[f"{mineral}{VOLUME_HIGH_PCT}"] = found.volume_high_pct[:, place]
         columns[f"{mineral}{DRY_WEIGHT_PCT}"] = found.dry_weight_pct[:, place]
         columns[f"{mineral}{WIDTH_PCT}"] = found.width_pct[:, place]
-    return columns | _sources(found.source, bundle)
+    columns |= _sources(found.source, bundle)
+    fields = interval_fields(bundle.targets, bundle.manifest.minerals)
+    return build_table(fields, columns, _provenance(collected, bundle))
 
 
-def _tiles(result: SectionResult, bundle: Bundle) -> Columns:
-    grid, tiles = result.grid, result.tiles
+def tile_table(collected: CollectedSection, tiles: TileResult, bundle: Bundle) -> pa.Table:
+    """Return the table `tiles` of a section, or of some of its tiles."""
+    grid = collected.grid
     rows, cols = grid.tile_rows, grid.tile_cols
     columns: Columns = {
-        "section": _repeat(result.section.name, len(tiles.row)),
+        "section": _repeat(collected.section.name, len(tiles.row)),
         "tile_row": tiles.row,
         "tile_col": tiles.col,
         "top_cm": grid.depth_cm(rows[tiles.row]),
@@ -113,15 +112,19 @@ def _tiles(result: SectionResult, bundle: Bundle) -> Columns:
         "ood_distance": tiles.distance,
         "out_of_domain": tiles.out_of_domain,
     }
-    return columns | dict(zip(bundle.targets, tiles.properties.T, strict=True))
+    columns |= dict(zip(bundle.targets, tiles.properties.T, strict=True))
+    return build_table(tile_fields(bundle.targets), columns, _provenance(collected, bundle))
 
 
-def _segments(result: SectionResult, bundle: Bundle) -> Columns:
-    grid, segments, minerals = result.grid, result.segments, result.minerals
+def segment_table(
+    collected: CollectedSection, part: SegmentPart, minerals: MineralResult, bundle: Bundle
+) -> pa.Table:
+    """Return a part of the table `segments` of a section."""
+    grid, segments = collected.grid, part.segments
     count = len(segments.area_px)
     columns: Columns = {
-        "section": _repeat(result.section.name, count),
-        "segment": np.arange(count),
+        "section": _repeat(collected.section.name, count),
+        "segment": part.first + np.arange(count),
         "window": segments.window,
         "parent": segments.parent,
         "area_px": segments.area_px,
@@ -134,7 +137,7 @@ def _segments(result: SectionResult, bundle: Bundle) -> Columns:
         "right_cm": segments.box[:, 3] / grid.px_per_cm,
         "unmixing_residual": minerals.residual,
         "unmixing_condition": np.where(np.isfinite(minerals.condition), minerals.condition, np.nan),
-        "out_of_domain": result.segment_out_of_domain,
+        "out_of_domain": part.out_of_domain,
         "underdetermined": (minerals.flags & MineralFlag.UNDERDETERMINED) > 0,
     }
     for place, colour in enumerate(("red", "green", "blue")):
@@ -147,7 +150,9 @@ def _segments(result: SectionResult, bundle: Bundle) -> Columns:
         columns[f"{mineral}{VOLUME_PCT}"] = minerals.volume_pct[:, place]
         columns[f"{mineral}{VOLUME_LOW_PCT}"] = minerals.low_pct[:, place]
         columns[f"{mineral}{VOLUME_HIGH_PCT}"] = minerals.high_pct[:, place]
-    return columns | _sources(minerals.source, bundle)
+    columns |= _sources(minerals.source, bundle)
+    fields = segment_fields(bundle.targets, bundle.manifest.minerals)
+    return build_table(fields, columns, _provenance(collected, bundle))
 
 
 def _sources(source: npt.NDArray[np.uint8], bundle: Bundle) -> Columns:

@@ -1,11 +1,14 @@
 """The fixed physical grid that tiles, windows and intervals lie on."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 Edges = npt.NDArray[np.int64]
+
+_ROUNDING = 1e-6  # px: a window that is a whole number of pixels, but for the last bits
 
 
 def edges_px(length_px: int, step_cm: float, px_per_cm: float) -> Edges:
@@ -73,6 +76,16 @@ class Grid:
     def window_rows(self) -> Edges:
         """Row edges of the windows, a short last one included, int64 [W + 1]."""
         return self._covering(self.tile_rows[:: self.tiles_per_window])
+
+    @property
+    def window_px(self) -> int:
+        """Rows of the largest window; where one is whole, the same for every height of the image."""
+        whole = self.tiles_per_window * self.tile_cm * self.px_per_cm
+        return min(self.height_px, math.ceil(whole - _ROUNDING))
+
+    def cut(self, height_px: int) -> "Grid":
+        """Return the same grid on an image of another height; edges that both have are the same."""
+        return replace(self, height_px=height_px)
 
     def depth_cm(self, row_px: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Section offset of row edges, cm."""

@@ -11,18 +11,18 @@ from lithostream.engine.config import RunSettings
 from lithostream.engine.core.calibration import Calibration
 from lithostream.engine.core.grid import Grid
 from lithostream.engine.core.pooling import WindowSegments, pool, superpixels
+from lithostream.engine.core.results import TileResult
 from lithostream.engine.core.rows import tile_colour
 from lithostream.engine.core.segmenter import Segmenter
 from lithostream.engine.core.segmenter.join import Seam
 from lithostream.engine.core.segmenter.stage import segment
-from lithostream.engine.core.windows import Block, count_uncovered, find_core, window_tiles
+from lithostream.engine.core.windows import Block, Window, count_uncovered, find_core, window_tiles
 from lithostream.engine.inference import Predictor
 from lithostream.engine.io.planes import PlaneImage
 from lithostream.engine.manifest import Manifest
 
 PREVIEW_PX_PER_CM = 20.0  # enough for a 2x figure of a metre of core
 
-Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
@@ -34,6 +34,7 @@ class SectionPlan:
     Attributes
     ----------
     grid : Grid
+        As high as the section may become; a block knows better.
     manifest : Manifest
     settings : RunSettings
     planes : sequence of PlaneImage
@@ -54,11 +55,6 @@ class SectionPlan:
     calibration: Calibration | None
 
     @property
-    def window_px(self) -> int:
-        """Rows of the largest window."""
-        return int(np.diff(self.grid.window_rows).max())
-
-    @property
     def preview_step(self) -> int:
         """Pixels of the image between those of the preview."""
         return max(1, round(self.grid.px_per_cm / PREVIEW_PX_PER_CM))
@@ -70,13 +66,7 @@ class WindowResult:
 
     Attributes
     ----------
-    row, col : int64 [N]
-        Place of its tiles on the section's grid.
-    core_fraction, distance : float64 [N]
-    properties : float64 [N, T]
-    outside : bool [N]
-    colour : float64 [N, C]
-        Means of the tiles' channels.
+    tiles : TileResult
     uncovered : int
         Tiles with enough core that a plane does not cover.
     labels : int32 [h, W]
@@ -88,15 +78,11 @@ class WindowResult:
         Core pixels of each row.
     preview : uint8 [p, w, 3]
     preview_mask : bool [p, w]
+    lost : bool [h], optional
+        Rows that never arrived.
     """
 
-    row: Ints
-    col: Ints
-    core_fraction: Floats
-    distance: Floats
-    properties: Floats
-    outside: Bools
-    colour: Floats
+    tiles: TileResult
     uncovered: int
     labels: npt.NDArray[np.int32]
     segments: WindowSegments
@@ -104,6 +90,7 @@ class WindowResult:
     core_px: Ints
     preview: npt.NDArray[np.uint8]
     preview_mask: Bools
+    lost: Bools | None
 
 
 Serving_co = TypeVar("Serving_co", bound=Predictor, covariant=True)
@@ -135,26 +122,28 @@ class Lanes(Protocol):
 
 def process_window(block: Block, plan: SectionPlan, tools: Tools[Predictor]) -> WindowResult:
     """Run every stage over one window; depends on nothing but its pixels and the plan."""
-    grid, manifest, settings = plan.grid, plan.manifest, plan.settings
+    grid, manifest, settings = block.grid, plan.manifest, plan.settings
     window = find_core(block, grid, settings, plan.core_cm)
     found = window_tiles(window, grid, manifest.input, settings, plan.planes)
     properties, distance = tools.session.infer(found.pixels)
     outside = (distance > manifest.domain.distance_limit) | (not plan.known_instrument)
-    labels, parent, seams = superpixels(window, grid, settings), None, None
+    labels, parent, seams = _superpixels(window, grid, settings), None, None
     if tools.segmenter is not None:
-        seen = segment(block, window, labels, tools.segmenter, plan.window_px, grid.height_px)
+        seen = segment(block, window, labels, tools.segmenter, grid.window_px, grid.height_px)
         labels, parent, seams = seen.refined.labels, seen.refined.parent, (seen.above, seen.below)
     values = np.concatenate([properties, outside[:, None].astype(np.float32)], axis=1)
     step = plan.preview_step
     first = -window.row_px % step
     return WindowResult(
-        row=found.row,
-        col=found.col,
-        core_fraction=found.core_fraction,
-        distance=distance.astype(np.float64),
-        properties=properties.astype(np.float64),
-        outside=outside,
-        colour=tile_colour(found.pixels),
+        tiles=TileResult(
+            found.row,
+            found.col,
+            found.core_fraction,
+            properties.astype(np.float64),
+            distance.astype(np.float64),
+            outside,
+            tile_colour(found.pixels),
+        ),
         uncovered=count_uncovered(window, grid, settings, found),
         labels=labels,
         segments=pool(window, grid, labels, parent, found, values, plan.calibration),
@@ -162,4 +151,9 @@ def process_window(block: Block, plan: SectionPlan, tools: Tools[Predictor]) -> 
         core_px=np.count_nonzero(window.mask, axis=1),
         preview=window.rgb[first::step, ::step].copy(),
         preview_mask=window.mask[first::step, ::step].copy(),
+        lost=None if block.slab.lost is None else block.slab.lost[block.halo_px :][: block.height_px],
     )
+
+
+def _superpixels(window: Window, grid: Grid, settings: RunSettings) -> npt.NDArray[np.int32]:
+    return superpixels(window, grid, settings) if settings.segments else np.zeros(window.mask.shape, np.int32)

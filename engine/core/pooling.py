@@ -120,10 +120,11 @@ def _spread(
 ) -> npt.NDArray[np.float32]:
     """Give every pixel the values of its tile, float32 [H, W, C]; NaN outside valid tiles."""
     rows, cols = grid.tile_rows, grid.tile_cols
-    cells = np.full((len(rows), len(cols), values.shape[1]), np.nan, np.float32)
-    cells[found.row, found.col] = values
+    first, count = window.index * grid.tiles_per_window, grid.tiles_per_window
+    cells = np.full((count + 1, len(cols), values.shape[1]), np.nan, np.float32)
+    cells[found.row - first, found.col] = values
     height, width = window.mask.shape
-    row = np.searchsorted(rows, np.arange(height) + window.row_px, side="right") - 1
+    row = np.searchsorted(rows, np.arange(height) + window.row_px, side="right") - 1 - first
     col = np.searchsorted(cols, np.arange(width), side="right") - 1
     plane: npt.NDArray[np.float32] = cells[row[:, None], col]  # the last row and column of cells stay NaN
     return plane

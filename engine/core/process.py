@@ -1,220 +1,165 @@
-"""One section from image to tables: the stages in the order the data flows."""
+"""One section from rows to what its windows leave behind: the stages in the order the data flows."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any
+from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from lithostream.engine.bundle import Bundle
 from lithostream.engine.config import RunSettings
-from lithostream.engine.core.abundances import segment_minerals
-from lithostream.engine.core.aggregate import overlap, segments_to_intervals, tiles_to_intervals
 from lithostream.engine.core.calibration import calibrate
-from lithostream.engine.core.grid import Grid
+from lithostream.engine.core.grid import Edges, Grid
 from lithostream.engine.core.join import Joined, join
-from lithostream.engine.core.label_map import LabelMap
+from lithostream.engine.core.label_map import LABELS, NUMBERS, packed
 from lithostream.engine.core.lane import Lanes, SectionPlan, Tools, WindowResult, process_window
-from lithostream.engine.core.minerals import Endmembers
 from lithostream.engine.core.planes import open_planes
-from lithostream.engine.core.pooling import WindowSegments
-from lithostream.engine.core.results import IntervalResult, SectionResult, TileResult
-from lithostream.engine.core.rows import correct_rows
+from lithostream.engine.core.preview import Preview
+from lithostream.engine.core.results import CollectedSection
+from lithostream.engine.core.row_source import RowSource
 from lithostream.engine.core.section import Section
 from lithostream.engine.core.segmenter.view import halo_rows
-from lithostream.engine.core.stacking import section_numbers, stack_segments
-from lithostream.engine.core.unmix import MineralFlag, MineralResult, Source
-from lithostream.engine.core.windows import Block, blocks, open_section, section_grid
+from lithostream.engine.core.spill import Spill
+from lithostream.engine.core.stacking import Numbered, Numbering, joined, under_numbers
+from lithostream.engine.core.tile_store import tile_record
+from lithostream.engine.core.windows import Block, blocks, section_grid
 from lithostream.engine.inference import Predictor
 from lithostream.engine.io.mscl import SensorLog, read_log
 from lithostream.engine.io.planes import PlaneImage
 
-_NO_LABELS = np.zeros((0, 0), np.int32)
+_MOST_PLACES = 5  # of lost lines that a note names
 
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+# Told what became of a window, rows done and the most rows there may be.
+OnWindow = Callable[[WindowResult, int, int], None]
 
 
 class _Collector:
-    """Windows in order, and the map they make; a label image is kept compressed."""
+    """Windows in order; of what grows with the core, only what is small stays in memory."""
 
-    def __init__(self, plan: SectionPlan) -> None:
-        self.plan = plan
-        self.windows: list[WindowResult] = []
-        self.labels = LabelMap(plan.grid.width_px)
+    def __init__(self, plan: SectionPlan, windows: Spill) -> None:
+        self.windows = windows
+        self.height_px = self.tile_count = self.uncovered = 0
+        self.preview = Preview(plan.preview_step)
+        self.continued: list[Numbered] = []
+        self.lost_rows: list[Ints] = [np.zeros(0, np.int64)]
+        self._numbering = Numbering()
+        self._edges = plan.grid.interval_rows
+        self._core_px = np.zeros(len(self._edges) - 1, np.int64)
 
     def add(self, result: WindowResult) -> None:
-        self.labels.append(result.labels)
-        self.windows.append(replace(result, labels=_NO_LABELS))
+        begun = self._numbering.count
+        numbers = self._numbering.add(len(result.segments.area_px), result.seams)
+        part = under_numbers(result.segments, numbers)
+        kept = {LABELS: packed(result.labels), NUMBERS: numbers, **part.segments._asdict()}
+        self.windows.append(kept | tile_record(result.tiles))
+        self.tile_count += len(result.tiles.row)
+        if not self.continued or (numbers < begun).any():
+            self.continued.append(part.between(0, begun))
+        self.preview.add(result.preview, result.preview_mask)
+        rows = self.height_px + np.arange(len(result.core_px))
+        np.add.at(self._core_px, _interval(self._edges, rows), result.core_px)
+        if result.lost is not None:
+            self.lost_rows.append(rows[result.lost])
+        self.uncovered += result.uncovered
+        self.height_px += len(rows)
 
-    def all(self, name: str) -> npt.NDArray[Any]:
-        """One field of every window, stacked."""
-        return np.concatenate([getattr(window, name) for window in self.windows])
+    def core_px(self, intervals: int) -> Ints:
+        """Core pixels of the first intervals; a grid that was too high cuts them the same."""
+        return self._core_px[:intervals].copy()
 
 
-def process_section(
+def collect_section(
     section: Section,
+    source: RowSource,
     bundle: Bundle,
-    endmembers: Endmembers,
     lanes: Lanes,
     settings: RunSettings,
-    on_rows: Callable[[int, int], None],
-) -> SectionResult:
-    """Run every stage over one section.
+    spill: Path,
+    on_window: OnWindow,
+) -> CollectedSection:
+    """Run every window of a section.
 
     Parameters
     ----------
     section : Section
+    source : RowSource
+        Its rows: of `open_section`, or live.
     bundle : Bundle
-    endmembers : Endmembers
-        The bundle's table.
     lanes : Lanes
         They change no result.
     settings : RunSettings
-    on_rows : callable
-        Told (rows done, rows in all) after each window.
+    spill : Path
+        File for what grows with the core. It has no name once it is open, so that nothing of it is left behind.
+    on_window : callable
+        Told the result of each window in order, the rows done, and the most rows there may be.
 
     Raises
     ------
     LithostreamError
         Naming the file, the place, the reason and the fix.
+    OSError
+        The disk of `spill` is full.
     """
     log = read_log(section.log, section.section) if section.log else None
-    source = open_section(section)
     grid = section_grid(section, source, bundle.manifest.input, settings)
     planes = open_planes(section, bundle.manifest.input)
     known_instrument = bundle.manifest.domain.admits(section.scanner, section.px_per_cm)
     colours = calibrate(section, source.width_px)
-    kept = _Collector(
-        SectionPlan(
-            grid,
-            bundle.manifest,
-            settings,
-            planes,
-            section.core_cm,
-            known_instrument,
-            colours.calibration,
-        )
+    refines = bundle.segmenter is not None and settings.refine and settings.segments
+    plan = SectionPlan(
+        grid, bundle.manifest, settings, planes, section.core_cm, known_instrument, colours.calibration
     )
 
     def work(block: Block, tools: Tools[Predictor]) -> WindowResult:
-        return process_window(block, kept.plan, tools)
+        return process_window(block, plan, tools)
 
-    refines = bundle.segmenter is not None and settings.refine
-    halo_px = halo_rows(kept.plan.window_px) if refines else 0
-    for result in lanes.map(work, blocks(source, grid, settings, halo_px)):
-        kept.add(result)
-        on_rows(kept.labels.height_px, grid.height_px)
-    notes = section.notes + tuple(source.conversions) + (_log_notes(log) if log else ())
-    notes += () if refines else (_superpixel_note(settings),)
-    notes += colours.notes + _plane_notes(planes, sum(window.uncovered for window in kept.windows))
-    return _finish(section, bundle, endmembers, kept, log, notes)
+    with ExitStack() as undo:
+        kept = _Collector(plan, undo.enter_context(Spill(spill)))
+        halo_px = halo_rows(grid.window_px) if refines else 0
+        for result in lanes.map(work, blocks(source, grid, settings, halo_px)):
+            kept.add(result)
+            on_window(result, kept.height_px, grid.height_px)
+        whole = grid.cut(kept.height_px)
+        notes = section.notes + tuple(source.conversions) + (_log_notes(log) if log else ())
+        notes += () if refines else (_superpixel_note(settings),)
+        notes += colours.notes + _plane_notes(planes, kept.uncovered)
+        notes += lost_notes(np.concatenate(kept.lost_rows), whole)
+        found = _collected(section, plan, whole, kept, _on_intervals(log, whole), notes)
+        undo.pop_all()
+    return found
 
 
-def _finish(
+def _collected(
     section: Section,
-    bundle: Bundle,
-    endmembers: Endmembers,
+    plan: SectionPlan,
+    grid: Grid,
     kept: _Collector,
-    log: SensorLog | None,
+    measured: dict[str, Joined],
     notes: tuple[str, ...],
-) -> SectionResult:
-    grid, known_instrument = kept.plan.grid, kept.plan.known_instrument
-    parts = [window.segments for window in kept.windows]
-    numbers = section_numbers(parts, [window.seams for window in kept.windows])
-    tiles, segments = _stack_tiles(kept), stack_segments(parts, numbers)
-    half_widths = np.array([output.half_width_90 for output in bundle.manifest.outputs])
-    above = np.broadcast_to(half_widths, tiles.properties.shape)
-    below = -above
-    if bundle.depth_model is not None:
-        tiles, segments, below, above = correct_rows(
-            bundle.depth_model, grid, tiles, kept.all("colour"), segments
-        )
-    outside = (segments.values[:, -1] > 0.5) | (not known_instrument)
-    measured = _on_intervals(log, grid)
-    minerals = segment_minerals(segments, outside, bundle.manifest, measured, endmembers)
-    intervals = _intervals(kept, tiles, below, above, segments, minerals, measured)
-    return SectionResult(
+) -> CollectedSection:
+    edges = grid.interval_rows
+    lost = _interval(edges, np.concatenate(kept.lost_rows))
+    return CollectedSection(
         section,
         grid,
-        tiles,
-        segments,
-        outside,
-        minerals,
-        intervals,
-        kept.all("preview"),
-        kept.all("preview_mask"),
-        kept.plan.preview_step,
-        kept.labels.numbered(numbers),
+        plan.known_instrument,
+        plan.calibration is not None,
+        kept.tile_count,
+        kept.core_px(len(edges) - 1),
+        np.bincount(lost, minlength=len(edges) - 1),
+        kept.preview,
+        kept.windows,
+        joined(kept.continued),
+        measured,
         notes,
     )
 
 
-def _stack_tiles(kept: _Collector) -> TileResult:
-    fields = ("row", "col", "core_fraction", "properties", "distance", "outside")
-    return TileResult(*(kept.all(name) for name in fields))
-
-
-def _intervals(
-    kept: _Collector,
-    tiles: TileResult,
-    below: Floats,
-    above: Floats,
-    segments: WindowSegments,
-    minerals: MineralResult,
-    measured: dict[str, Joined],
-) -> IntervalResult:
-    grid, known_instrument = kept.plan.grid, kept.plan.known_instrument
-    edges = grid.interval_rows
-    count = len(edges) - 1
-    values = np.concatenate([tiles.properties, below, above, tiles.out_of_domain[:, None]], axis=1)
-    means = tiles_to_intervals(overlap(grid), grid, tiles.row, tiles.core_fraction, values)
-    outside = (np.nan_to_num(means.mean[:, -1]) > 0.5) | (not known_instrument)
-    mineral_values = np.concatenate(
-        [
-            minerals.volume_pct,
-            minerals.dry_weight_pct,
-            minerals.width_pct,
-            minerals.low_pct,
-            minerals.high_pct,
-            minerals.source == Source.PREDICTED,
-            minerals.source == Source.MEASURED,
-            minerals.residual[:, None],
-            ((minerals.flags & MineralFlag.UNDERDETERMINED) > 0)[:, None],
-        ],
-        axis=1,
-    )
-    pooled = segments_to_intervals(segments.interval_pixels, mineral_values, count)
-    pooled[outside | (means.tiles == 0)] = np.nan
-    mean, under, over = np.split(means.mean[:, :-1], 3, axis=1)
-    shares = minerals.volume_pct.shape[1]
-    core_px = np.add.reduceat(kept.all("core_px"), edges[:-1])
-    return IntervalResult(
-        core_px / (np.diff(edges) * grid.width_px),
-        means.tiles,
-        mean,
-        mean + under,
-        mean + over,
-        means.std[:, : mean.shape[1]],
-        pooled[:, :shares],
-        pooled[:, shares : 2 * shares],
-        pooled[:, 2 * shares : 3 * shares],
-        pooled[:, 3 * shares : 4 * shares],
-        pooled[:, 4 * shares : 5 * shares],
-        _sources(*np.split(pooled[:, 5 * shares : -2], 2, axis=1)),
-        pooled[:, -2],
-        outside,
-        means.tiles == 0,
-        np.nan_to_num(pooled[:, -1]) > 0,
-        measured,
-    )
-
-
-def _sources(predicted: Floats, measured: Floats) -> npt.NDArray[np.uint8]:
-    """Where the values behind the abundances of an interval come from, by the shares [I, 3] of its segments."""
-    both = (np.nan_to_num(predicted) > 0).astype(np.uint8) * Source.PREDICTED
-    return np.asarray(both | (np.nan_to_num(measured) > 0).astype(np.uint8) * Source.MEASURED, np.uint8)
+def _interval(edges: Edges, rows: Ints) -> Ints:
+    """Interval that each row lies in."""
+    return np.searchsorted(edges, rows, side="right").astype(np.int64) - 1
 
 
 def _on_intervals(log: SensorLog | None, grid: Grid) -> dict[str, Joined]:
@@ -224,7 +169,22 @@ def _on_intervals(log: SensorLog | None, grid: Grid) -> dict[str, Joined]:
     return {name: join(log, name, top, base) for name in log.values} if log else {}
 
 
+def lost_notes(rows: Ints, grid: Grid) -> tuple[str, ...]:
+    """Say how many lines never arrived, and where the first of them are missing; `rows` int64 [L] rise."""
+    if not len(rows):
+        return ()
+    cuts = np.flatnonzero(np.diff(rows) > 1)
+    top = grid.depth_cm(rows[np.append(0, cuts + 1)])
+    base = grid.depth_cm(rows[np.append(cuts, len(rows) - 1)] + 1)
+    named = list(zip(top[:_MOST_PLACES], base[:_MOST_PLACES], strict=True))
+    places = ", ".join(f"{start:.2f}-{end:.2f} cm" for start, end in named)
+    more = f", and {len(top) - len(named)} more places" if len(top) > len(named) else ""
+    return (f"{len(rows)} lines lost: {places}{more}",)
+
+
 def _superpixel_note(settings: RunSettings) -> str:
+    if not settings.segments:
+        return "no segments and no minerals: segments is off"
     why = "the bundle holds no segmenter" if settings.refine else "refine is off"
     return f"segments are superpixels alone: {why}"
 

@@ -1,6 +1,7 @@
 """What a section becomes: tiles, segments and intervals, as arrays."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -8,9 +9,10 @@ import numpy.typing as npt
 from lithostream.engine.core.grid import Grid
 from lithostream.engine.core.join import Joined
 from lithostream.engine.core.label_map import NumberedMap
-from lithostream.engine.core.pooling import WindowSegments
+from lithostream.engine.core.preview import Preview
 from lithostream.engine.core.section import Section
-from lithostream.engine.core.unmix import MineralResult
+from lithostream.engine.core.spill import Spill
+from lithostream.engine.core.stacking import Numbered
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -18,7 +20,7 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class TileResult:
-    """All predicted tiles of a section, in grid order.
+    """Predicted tiles of a section, or of a window of it, in grid order.
 
     Attributes
     ----------
@@ -28,6 +30,8 @@ class TileResult:
     distance : float64 [N]
         Embedding distance from the training data.
     out_of_domain : bool [N]
+    colour : float64 [N, C]
+        Means of the channels.
     """
 
     row: npt.NDArray[np.int64]
@@ -36,6 +40,13 @@ class TileResult:
     properties: Floats
     distance: Floats
     out_of_domain: Bools
+    colour: Floats
+
+    def parts(self, tiles: int) -> Iterator["TileResult"]:
+        """Cut them into parts of so many tiles; the last, which may be the first and empty, is shorter."""
+        for first in range(0, max(len(self.row), 1), tiles):
+            rows = slice(first, first + tiles)
+            yield TileResult(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +66,7 @@ class IntervalResult:
     source : uint8 [I, 3]
         `Source` of density, velocity and susceptibility behind the abundances; both bits where segments differ.
     residual : float64 [I]
-    out_of_domain, no_core, underdetermined : bool [I]
+    out_of_domain, no_core, lines_lost, underdetermined : bool [I]
     measured : dict of target name to Joined
     """
 
@@ -74,44 +85,57 @@ class IntervalResult:
     residual: Floats
     out_of_domain: Bools
     no_core: Bools
+    lines_lost: Bools
     underdetermined: Bools
     measured: dict[str, Joined]
 
 
 @dataclass(frozen=True, slots=True)
-class SectionResult:
-    """Everything computed from one section.
+class CollectedSection:
+    """What the windows of a section left behind; what grows with its length lies on disk until it is closed.
 
     Attributes
     ----------
     section : Section
     grid : Grid
-    tiles : TileResult
-    segments : WindowSegments
-        Those of all windows, stacked.
-    segment_out_of_domain : bool [S]
-    minerals : MineralResult
-        Per segment.
-    intervals : IntervalResult
-    preview : uint8 [h, w, 3]
-    preview_mask : bool [h, w]
-    preview_step : int
-        Pixels of the image between those of the preview.
-    segment_map : NumberedMap
-        Which segment each pixel belongs to.
+        As high as the section is.
+    known_instrument : bool
+        The model was trained on such images.
+    calibrated : bool
+        Its colours are, so that segments may have a reflectance.
+    tile_count : int
+    core_px, lost_lines : int64 [I]
+        Core pixels of each interval, and rows of it that never arrived.
+    preview : Preview
+    windows : Spill
+        A record for each window: its label image, numbers, segments and tiles (`NumberedMap`, `read_segments`,
+        `read_tiles`).
+    continued : Numbered
+        The pieces of segments that began in an earlier window, in the order of windows.
+    measured : dict of target name to Joined
+        The sensor log on the intervals.
     notes : tuple of str
         Conversions, doubts and what the log reader masked.
     """
 
     section: Section
     grid: Grid
-    tiles: TileResult
-    segments: WindowSegments
-    segment_out_of_domain: Bools
-    minerals: MineralResult
-    intervals: IntervalResult
-    preview: npt.NDArray[np.uint8]
-    preview_mask: Bools
-    preview_step: int
-    segment_map: NumberedMap
+    known_instrument: bool
+    calibrated: bool
+    tile_count: int
+    core_px: npt.NDArray[np.int64]
+    lost_lines: npt.NDArray[np.int64]
+    preview: Preview
+    windows: Spill
+    continued: Numbered
+    measured: dict[str, Joined]
     notes: tuple[str, ...]
+
+    @property
+    def segment_map(self) -> NumberedMap:
+        """Which segment each pixel belongs to."""
+        return NumberedMap(self.grid.height_px, self.grid.width_px, self.windows)
+
+    def close(self) -> None:
+        """Give the disk space back."""
+        self.windows.close()

@@ -34,25 +34,24 @@ def row_means(
 
 
 class Corrected(NamedTuple):
-    """Tiles and segments under the row values of a depth model.
+    """Tiles under the row values of a depth model.
 
     Attributes
     ----------
     tiles : TileResult
-    segments : WindowSegments
     below, above : float64 [N, T]
         From the value of each tile's row to the ends of its 90 % interval.
+    shift : float64 [I, T + 1], optional
+        What the values of each interval are moved by, and the share of it that is strange: for `move_segments`.
     """
 
     tiles: TileResult
-    segments: WindowSegments
     below: Floats
     above: Floats
+    shift: Floats | None
 
 
-def correct_rows(
-    model: DepthModel, grid: Grid, tiles: TileResult, colour: Floats, segments: WindowSegments
-) -> Corrected:
+def correct_rows(model: DepthModel, grid: Grid, tiles: TileResult) -> Corrected:
     """Give each row of tiles the value that a depth model finds for it; how its tiles differ stays as it is.
 
     Parameters
@@ -60,13 +59,9 @@ def correct_rows(
     model : DepthModel
     grid : Grid
     tiles : TileResult
-    colour : float64 [N, C]
-        Of each tile, from `tile_colour`.
-    segments : WindowSegments
-        Their last value is the share of area out of domain.
     """
     rows = len(grid.tile_rows) - 1
-    seen = row_means(colour, tiles.row, tiles.core_fraction, rows)
+    seen = row_means(tiles.colour, tiles.row, tiles.core_fraction, rows)
     found = model.predict(seen, np.isfinite(seen[:, 0]))
     shift = found.value - row_means(tiles.properties, tiles.row, tiles.core_fraction, rows)
     strange = found.distance > model.distance_limit  # NaN, in rows without core, is not
@@ -79,18 +74,18 @@ def correct_rows(
     means = tiles_to_intervals(overlap(grid), grid, tiles.row, tiles.core_fraction, per_tile).mean
     return Corrected(
         moved,
-        segments._replace(values=_moved(segments, means)),
         (found.low - found.value)[tiles.row],
         (found.high - found.value)[tiles.row],
+        means,
     )
 
 
-def _moved(segments: WindowSegments, shift: Floats) -> Floats:
-    """Values of segments moved by the mean of what their intervals [I, T + 1] are moved by; the last is a share."""
+def move_segments(segments: WindowSegments, shift: Floats) -> WindowSegments:
+    """Move the values of segments by the mean of what their intervals [I, T + 1] are moved by; the last is a share."""
     interval, segment = segments.interval_pixels[:, 1], segments.interval_pixels[:, 0]
     swapped = np.stack([interval, segment, segments.interval_pixels[:, 2]], axis=1)
     mean = np.nan_to_num(segments_to_intervals(swapped, shift, len(segments.values)))
     values = segments.values.copy()
     values[:, :-1] += mean[:, :-1]
     values[:, -1] = np.maximum(values[:, -1], mean[:, -1])
-    return values
+    return segments._replace(values=values)

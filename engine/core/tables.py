@@ -88,6 +88,9 @@ _INTERVAL_HEAD = (
 _INTERVAL_FLAGS = (
     _OUTSIDE,
     Field("no_core", _BOOL, "", "no tile with enough core: no value is given"),
+    Field(
+        "lines_lost", _BOOL, "", "a line of the interval never arrived from the camera: black, and no core"
+    ),
     Field("partial", _BOOL, "", "shorter than the interval step"),
     Field("section_end", _BOOL, "", "at a section end, of the picture or of the sensor log"),
     _UNDERDETERMINED,

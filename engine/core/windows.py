@@ -1,8 +1,8 @@
 """From decoded slabs to windows and tiles: the part of the way that training and runs share."""
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,9 +11,12 @@ import numpy.typing as npt
 from lithostream.engine.config import RunSettings
 from lithostream.engine.core.grid import Grid
 from lithostream.engine.core.planes import plane_tiles
+from lithostream.engine.core.row_source import RowBuffer, RowSource
 from lithostream.engine.core.section import Section
 from lithostream.engine.errors import ConfigError, ScaleError, SourceError
-from lithostream.engine.io.images import ImageSource, Slab, open_image
+from lithostream.engine.io.images import Slab, open_image
+from lithostream.engine.io.line_file import SUFFIX as LINES
+from lithostream.engine.io.line_file import open_lines
 from lithostream.engine.io.planes import PlaneImage
 from lithostream.engine.manifest import TileInput
 from lithostream.kernels import core_roi, tiles
@@ -57,6 +60,8 @@ class Block:
         Pixels of the window and of the rows around it.
     halo_px : int
         Rows of the slab above the window.
+    grid : Grid
+        Of the section, as high as it may become: where the window or its halo meets the end, as high as it is.
     """
 
     index: int
@@ -64,6 +69,7 @@ class Block:
     height_px: int
     slab: Slab
     halo_px: int
+    grid: Grid
 
 
 class WindowTiles(NamedTuple):
@@ -85,8 +91,10 @@ class WindowTiles(NamedTuple):
     core_fraction: npt.NDArray[np.float64]
 
 
-def open_section(section: Section) -> ImageSource:
+def open_section(section: Section) -> RowSource:
     """Open a section's image with its rows running down-core."""
+    if section.image.suffix.casefold() == LINES:
+        return open_lines(section.image)
     return open_image(
         section.image,
         depth_axis=section.depth_axis,
@@ -95,7 +103,7 @@ def open_section(section: Section) -> ImageSource:
     )
 
 
-def section_grid(section: Section, source: ImageSource, tile: TileInput, settings: RunSettings) -> Grid:
+def section_grid(section: Section, source: RowSource, tile: TileInput, settings: RunSettings) -> Grid:
     """Lay the grid over a section.
 
     Raises
@@ -128,38 +136,59 @@ def section_grid(section: Section, source: ImageSource, tile: TileInput, setting
         settings.interval_cm,
         tiles_per_window,
     )
+    return _holding_a_tile(grid, section.image)
+
+
+def _holding_a_tile(grid: Grid, image: Path) -> Grid:
     if len(grid.tile_rows) < 2 or len(grid.tile_cols) < 2:
         raise SourceError(
-            f"{source.height_px} x {source.width_px} px (depth x width) is smaller than one tile of"
-            f" {tile.tile_cm:g} cm at {section.px_per_cm:g} px/cm",
-            file=section.image,
+            f"{grid.height_px} x {grid.width_px} px (depth x width) is smaller than one tile of"
+            f" {grid.tile_cm:g} cm at {grid.px_per_cm:g} px/cm",
+            file=image,
             fix="check the scale and the depth axis, or leave this image out",
         )
     return grid
 
 
 def windows(
-    source: ImageSource, grid: Grid, settings: RunSettings, core_cm: tuple[float, float] | None
+    source: RowSource, grid: Grid, settings: RunSettings, core_cm: tuple[float, float] | None
 ) -> Iterator[Window]:
     """Cut a section into its fixed windows and find the core in each, see `find_core`."""
     for block in blocks(source, grid, settings):
         yield find_core(block, grid, settings, core_cm)
 
 
-def blocks(source: ImageSource, grid: Grid, settings: RunSettings, halo_px: int = 0) -> Iterator[Block]:
+def blocks(source: RowSource, grid: Grid, settings: RunSettings, halo_px: int = 0) -> Iterator[Block]:
     """Cut a section into its fixed windows, each with at least `halo_px` rows around it, and those that decide what is core.
 
-    The rows are blocked anew, so the result does not depend on the height of the slabs.
+    The rows are blocked anew, so the result does not depend on the height of the slabs. A window is served as soon as
+    it and the rows below it are there.
+
+    Raises
+    ------
+    SourceError
+        The rows stop before the end of a closed source, or before one tile is whole.
     """
     halo_px = max(halo_px, _core_halo_px(grid))
-    edges = [int(edge) for edge in grid.window_rows]
-    spans = [
-        (max(0, top - halo_px), min(grid.height_px, base + halo_px))
-        for top, base in itertools.pairwise(edges)
-    ]
-    slabs = _blocks(source.slabs(settings.slab_rows), spans)
-    for index, (slab, (first, _)) in enumerate(zip(slabs, spans, strict=True)):
-        yield Block(index, edges[index], edges[index + 1] - edges[index], slab, edges[index] - first)
+    rows, edges, index = RowBuffer(source.slabs(settings.slab_rows)), grid.window_rows, 0
+    while index < len(edges) - 1:
+        top, base = int(edges[index]), int(edges[index + 1])
+        first, last = max(0, top - halo_px), min(grid.height_px, base + halo_px)
+        if rows.reach(last):
+            yield Block(index, top, base - top, rows.between(first, last), top - first, grid)
+            index += 1
+        else:
+            grid = _ended(source, grid, rows.height_px)
+            edges = grid.window_rows
+
+
+def _ended(source: RowSource, grid: Grid, height_px: int) -> Grid:
+    """Grid of a source whose rows have stopped; windows that were served whole stay as they are."""
+    if not source.open_ended:
+        raise SourceError(
+            f"ends after {height_px} of {grid.height_px} rows", file=source.path, fix="copy the file again"
+        )
+    return _holding_a_tile(grid.cut(height_px), source.path)
 
 
 def find_core(block: Block, grid: Grid, settings: RunSettings, core_cm: tuple[float, float] | None) -> Window:
@@ -261,24 +290,3 @@ def _cell_means(
     sums = np.add.reduceat(np.add.reduceat(used, rows[:-1], axis=0), cols[:-1], axis=1)
     means: npt.NDArray[np.float64] = sums / np.outer(np.diff(rows), np.diff(cols))
     return means
-
-
-def _blocks(slabs: Iterator[Slab], spans: list[tuple[int, int]]) -> Iterator[Slab]:
-    """Re-block rows into overlapping spans, holding no more rows than one span and one slab."""
-    held: list[Slab] = []
-    for first, last in spans:
-        while not held or held[-1].row_px + len(held[-1].rgb) < last:
-            held.append(next(slabs))
-        held = [slab for slab in held if slab.row_px + len(slab.rgb) > first]
-        parts = [_rows(slab, first, last) for slab in held if slab.row_px < last]
-        alphas = [slab.alpha for slab in parts if slab.alpha is not None]
-        yield Slab(
-            first,
-            np.concatenate([slab.rgb for slab in parts]),
-            np.concatenate(alphas) if alphas else None,
-        )
-
-
-def _rows(slab: Slab, first: int, last: int) -> Slab:
-    cut = slice(max(first - slab.row_px, 0), last - slab.row_px)
-    return Slab(max(first, slab.row_px), slab.rgb[cut], None if slab.alpha is None else slab.alpha[cut])

@@ -1,12 +1,18 @@
 """Parquet files whose bytes follow from the table alone."""
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+PART_ROWS = 8192  # of a row group of a table that comes in parts: more than an ordinary section has
 _ROW_GROUP = 65536
 _ZSTD_LEVEL = 3
+
+# Arrow's own allocator keeps what it once had; what the system's is given back serves NumPy as well.
+pa.set_memory_pool(pa.system_memory_pool())
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:
@@ -19,13 +25,40 @@ def write_parquet(table: pa.Table, path: Path) -> None:
     OSError
         The file cannot be written.
     """
-    with path.open("wb") as file:
-        pq.write_table(
-            table.combine_chunks(),
-            file,
-            version="2.6",
-            data_page_version="1.0",
-            row_group_size=_ROW_GROUP,
-            compression="zstd",
-            compression_level=_ZSTD_LEVEL,
-        )
+    _write([table], path, _ROW_GROUP)
+
+
+def write_parts(parts: Iterable[pa.Table], path: Path) -> None:
+    """Write a table that comes in parts, at least one; equal tables give equal bytes, however they are parted.
+
+    Memory holds a part and a row group of `PART_ROWS`. Up to that many rows the bytes are those of `write_parquet`.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written.
+    """
+    _write(parts, path, PART_ROWS)
+
+
+def _write(parts: Iterable[pa.Table], path: Path, group: int) -> None:
+    parts = iter(parts)
+    held = next(parts)
+    with path.open("wb") as file, _writer(file, held.schema) as writer:
+        for part in parts:
+            held = pa.concat_tables([held, part])
+            while held.num_rows > group:
+                writer.write_table(held.slice(0, group).combine_chunks(), row_group_size=group)
+                held = held.slice(group)
+        writer.write_table(held.combine_chunks(), row_group_size=group)
+
+
+def _writer(file: BinaryIO, schema: pa.Schema) -> pq.ParquetWriter:
+    return pq.ParquetWriter(
+        file,
+        schema,
+        version="2.6",
+        data_page_version="1.0",
+        compression="zstd",
+        compression_level=_ZSTD_LEVEL,
+    )

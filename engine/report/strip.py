@@ -31,7 +31,7 @@ def write_strip(path: Path, rgb: npt.NDArray[np.uint8], mask: npt.NDArray[np.boo
     """
     check_array("rgb", rgb, dtype=np.uint8, shape=(None, None, 3))
     check_array("mask", mask, dtype=np.bool_, shape=rgb.shape[:2])
-    dimmed = (rgb.astype(np.uint16) * (100 - _DIM_PCT) + _BACKDROP * _DIM_PCT + 50) // 100
-    pixels = np.where(mask[:, :, None], rgb, dimmed.astype(np.uint8))
+    dimmed = (np.arange(256) * (100 - _DIM_PCT) + _BACKDROP * _DIM_PCT + 50) // 100
+    pixels = np.where(mask[:, :, None], rgb, dimmed.astype(np.uint8)[rgb])
     with path.open("wb") as file:
         Image.fromarray(pixels).save(file, format="PNG", compress_level=6)

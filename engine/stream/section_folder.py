@@ -1,33 +1,89 @@
 """The files of one section."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 
 from lithostream.engine.bundle import Bundle
-from lithostream.engine.core.columns import section_tables
-from lithostream.engine.core.results import SectionResult
+from lithostream.engine.core.columns import interval_table, segment_table, tile_table
+from lithostream.engine.core.finish import (
+    IntervalMinerals,
+    TileMeans,
+    correct_tiles,
+    interval_result,
+    solved_segments,
+    tile_means,
+)
+from lithostream.engine.core.minerals import Endmembers
+from lithostream.engine.core.results import CollectedSection
 from lithostream.engine.io.label_tiff import write_labels
 from lithostream.engine.io.las import write_las
-from lithostream.engine.io.parquet import write_parquet
-from lithostream.engine.report.mineral_map import write_mineral_map
+from lithostream.engine.io.parquet import PART_ROWS, write_parquet, write_parts
+from lithostream.engine.report.mineral_map import map_index, write_mineral_map
 from lithostream.engine.report.strip import write_strip
 
 INTERVALS, LAS, STRIP = "intervals.parquet", "log.las", "strip.png"
+TILES, SEGMENTS = "tiles.parquet", "segments.parquet"
 SEGMENT_MAP, MINERAL_MAP = "segments.tif", "minerals.png"
 
 
-def write_section(result: SectionResult, bundle: Bundle, folder: Path) -> None:
-    """Write a section's tables, log, pictures and segment map into a folder."""
-    tables = section_tables(result, bundle)
-    for name, table in tables.items():
-        write_parquet(table, folder / f"{name}.parquet")
-    write_las(tables["intervals"], folder / LAS)
-    write_strip(folder / STRIP, result.preview, result.preview_mask)
-    write_labels(result.segment_map, folder / SEGMENT_MAP, result.section.px_per_cm)
-    write_mineral_map(
-        folder / MINERAL_MAP,
-        result.segment_map.preview(result.preview_step),
-        np.where(result.segment_out_of_domain[:, None], np.nan, result.minerals.dry_weight_pct),
-        bundle.manifest.minerals,
-    )
+def write_section(
+    collected: CollectedSection, bundle: Bundle, endmembers: Endmembers, folder: Path
+) -> tuple[str, ...]:
+    """Finish a section, and write its tables, log, pictures and segment map into a folder.
+
+    Memory holds some thousand segments, a row group of a table, all tiles for a while, and the intervals.
+
+    Parameters
+    ----------
+    collected : CollectedSection
+        It stays open.
+    bundle : Bundle
+    endmembers : Endmembers
+        The bundle's table.
+    folder : Path
+
+    Returns
+    -------
+    tuple of str
+        What is to be known about the section.
+
+    Raises
+    ------
+    LithostreamError
+        A table cannot be written as a log.
+    OSError
+        A file cannot be written.
+    """
+    means, shift = _write_tiles(collected, bundle, folder / TILES)
+    minerals = IntervalMinerals(len(collected.core_px), len(endmembers.names))
+    index = []
+
+    def segments() -> Iterator[pa.Table]:
+        for part, solved in solved_segments(collected, shift, bundle, endmembers):
+            minerals.add(part, solved)
+            index.append(map_index(np.where(part.out_of_domain[:, None], np.nan, solved.dry_weight_pct)))
+            yield segment_table(collected, part, solved, bundle)
+
+    write_parts(segments(), folder / SEGMENTS)
+    intervals = interval_table(collected, interval_result(collected, means, minerals), bundle)
+    write_parquet(intervals, folder / INTERVALS)
+    write_las(intervals, folder / LAS)
+    preview, labels = collected.preview, collected.segment_map
+    write_strip(folder / STRIP, *preview.pixels())
+    write_labels(labels, folder / SEGMENT_MAP, collected.section.px_per_cm)
+    rows = labels.preview(preview.step)
+    write_mineral_map(folder / MINERAL_MAP, rows, np.concatenate(index), bundle.manifest.minerals)
+    return collected.notes
+
+
+def _write_tiles(
+    collected: CollectedSection, bundle: Bundle, path: Path
+) -> tuple[TileMeans, npt.NDArray[np.float64] | None]:
+    """Write the tiles; what else needs them is gathered here, so that they are gone before the segments come."""
+    corrected = correct_tiles(collected, bundle)
+    write_parts((tile_table(collected, part, bundle) for part in corrected.tiles.parts(PART_ROWS)), path)
+    return tile_means(collected.grid, corrected), corrected.shift

@@ -58,7 +58,12 @@ def solve(
         measured["density"] = Joined(np.array(log), np.ones(2), np.zeros(2, bool))
         measured["xrf_calcium"] = measured["density"]  # follows no mixing law
     return segment_minerals(
-        segments(reflectance), np.array(outside), stated(correlation), measured, sediment_endmembers()
+        segments(reflectance),
+        np.array(outside),
+        stated(correlation),
+        measured,
+        sediment_endmembers(),
+        coloured=bool(np.isfinite(segments(reflectance).reflectance).any()),
     )
 
 

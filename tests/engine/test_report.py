@@ -56,6 +56,7 @@ def interval_columns(
         "unmixing_residual": np.where(gap | flagged, np.nan, 0.4),
         "out_of_domain": flagged,
         "no_core": gap,
+        "lines_lost": np.zeros(len(gap), bool),
         "partial": edges[1:] > rows,
         "section_end": np.isin(np.arange(rows), (0, rows - 1)),
         "underdetermined": ~gap & ~flagged,

@@ -41,7 +41,7 @@ def test_column_names_are_the_contract() -> None:
         "pore_water_vol_low_pct pore_water_vol_high_pct pore_water_dry_wt_pct pore_water_width_pct "
         "quartz_vol_pct quartz_vol_low_pct quartz_vol_high_pct quartz_dry_wt_pct quartz_width_pct "
         "density_source p_wave_velocity_source magnetic_susceptibility_source "
-        "unmixing_residual out_of_domain no_core partial section_end underdetermined"
+        "unmixing_residual out_of_domain no_core lines_lost partial section_end underdetermined"
     )
     assert " ".join(field.name for field in FIELDS["tiles"]) == (
         "section tile_row tile_col top_cm base_cm left_cm right_cm core_fraction density "

@@ -1,0 +1,61 @@
+"""What grows with the length of a core, kept on disk while a section is made."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import numpy.typing as npt
+from safetensors.numpy import load, save
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+class Spill:
+    """Records of named arrays in a file without a name: its space is given back however the process ends.
+
+    Parameters
+    ----------
+    path : Path
+        Where the file is made, on a disk with room for it; it is gone from there at once.
+
+    Raises
+    ------
+    OSError
+        It cannot be made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w+b")
+        path.unlink()
+        self._ends = [0]
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def append(self, arrays: Arrays) -> None:
+        """Add a record.
+
+        Raises
+        ------
+        OSError
+            The disk is full.
+        """
+        self._file.seek(self._ends[-1])
+        written = self._file.write(save(dict(arrays)))
+        self._ends.append(self._ends[-1] + written)
+
+    def read(self, number: int) -> Arrays:
+        """Read a record, as it was added."""
+        start, end = self._ends[number], self._ends[number + 1]
+        self._file.seek(start)
+        return load(self._file.read(end - start))
+
+    def close(self) -> None:
+        """Give the space back."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
