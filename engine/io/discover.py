@@ -15,9 +15,13 @@ from lithostream.engine.io import itrax
 from lithostream.engine.io.describe import describe_image
 from lithostream.engine.io.images import SUFFIXES
 from lithostream.engine.io.itrax_results import evaluations
+from lithostream.engine.io.line_file import SUFFIX as LINES
+from lithostream.engine.io.line_file import open_lines
 from lithostream.engine.io.manifest import MANIFEST_NAME, ManifestSection, read_manifest
 from lithostream.engine.io.names import unique_names
 from lithostream.engine.io.usgs import add_core_logs
+
+READ = (*SUFFIXES, LINES)
 
 Found = Section | LithostreamError
 
@@ -28,7 +32,7 @@ def discover(paths: Sequence[Path]) -> tuple[list[Section], list[LithostreamErro
     Parameters
     ----------
     paths : sequence of Path
-        Images, folders (searched with their sub-folders), Itrax folders, TOML manifests.
+        Images, spools of live lines, folders (searched with their sub-folders), Itrax folders, TOML manifests.
 
     Returns
     -------
@@ -106,20 +110,20 @@ def _named(path: Path) -> Iterator[Found]:
         raise SourceError("no such file or folder", file=path, fix="check the path")
     elif suffix == ".toml":
         yield from _in_manifest(path)
-    elif suffix in SUFFIXES:
-        yield describe_image(path)
+    elif suffix in READ:
+        yield from _one(path)
     else:
         raise SourceError(
             f"extension {path.suffix!r} is not read",
             file=path,
-            fix=f"give an image ({', '.join(SUFFIXES)}), a folder, or a manifest (.toml)",
+            fix=f"give an image ({', '.join(READ)}), a folder, or a manifest (.toml)",
         )
 
 
 def _or_nothing(folder: Path, found: Iterator[Found]) -> Iterator[Found]:
     first = next(found, None)
     if first is None:
-        raise SourceError("no image in this folder", file=folder, fix=f"looked for {', '.join(SUFFIXES)}")
+        raise SourceError("no image in this folder", file=folder, fix=f"looked for {', '.join(READ)}")
     yield first
     yield from found
 
@@ -134,7 +138,7 @@ def _in_folder(folder: Path, root: Path) -> Iterator[Found]:
         yield from _guarded(folder, partial(_in_scan, folder))
     for path in sorted(path for path in folder.iterdir() if not path.name.startswith(".")):
         is_folder = path.is_dir()
-        is_image = path.suffix.casefold() in SUFFIXES and not is_folder and not is_scan
+        is_image = path.suffix.casefold() in READ and not is_folder and not is_scan
         if not (is_folder or is_image):
             continue
         if path.is_symlink() and not path.resolve().is_relative_to(root):
@@ -148,7 +152,16 @@ def _in_folder(folder: Path, root: Path) -> Iterator[Found]:
 
 
 def _one(image: Path, stated: ManifestSection | None = None) -> Iterator[Found]:
-    yield describe_image(image, stated)
+    if image.suffix.casefold() != LINES:
+        yield describe_image(image, stated)
+    elif stated is None:
+        yield open_lines(image).header.to_section(image)
+    else:
+        raise SourceError(
+            "a spool of live lines says itself what it is",
+            file=image,
+            fix="leave it out of the manifest, and name it by itself",
+        )
 
 
 def _in_scan(folder: Path) -> Iterator[Found]:
