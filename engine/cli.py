@@ -2,9 +2,11 @@
 
 import errno
 import json
+import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -13,7 +15,9 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from lithostream.engine.config import AnyBackend, RunSettings, load_toml
+from lithostream.engine import cli_stream
+from lithostream.engine.cli_options import JsonOption, OutOption, console, warn
+from lithostream.engine.config import RunSettings, load_toml
 from lithostream.engine.errors import BackendError, ConfigError, LithostreamError, StoppedError
 from lithostream.engine.manifest import Precision
 
@@ -26,12 +30,8 @@ app = typer.Typer(
 )
 train_app = typer.Typer(help="Train a model: one sub-command per study.", no_args_is_help=True)
 app.add_typer(train_app, name="train")
-console = Console(stderr=True)
-
 USAGE, STOPPED = 2, 4
-
-OutOption = Annotated[Path, typer.Option("--out", help="Folder to write.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one machine-readable line on stdout.")]
+DRAIN_S = 4.5  # until a stop is as good as a loss of power, which a rerun mends too
 
 
 @app.command()
@@ -50,45 +50,8 @@ def demo(out: OutOption = Path("demo_run"), as_json: JsonOption = False) -> None
     raise typer.Exit(outcome.exit_code)
 
 
-@app.command()
-def run(
-    paths: Annotated[list[Path], typer.Argument(help="Images, folders, Itrax folders or manifests.")],
-    bundle: Annotated[Path, typer.Option("--bundle", help="Model bundle.")],
-    out: OutOption,
-    config: Annotated[Path | None, typer.Option("--config", help="Settings, TOML.")] = None,
-    backend: Annotated[
-        AnyBackend | None, typer.Option("--backend", help="Inference runtime, in place of the settings'.")
-    ] = None,
-    precision: Annotated[
-        Precision | None, typer.Option("--precision", help="Of the network, in place of the settings'.")
-    ] = None,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Go on with what comes into PATH, a folder, until stopped.")
-    ] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Turn section images into depth logs."""
-    from lithostream.engine.progress import section_progress
-    from lithostream.engine.report.run_report import write_report
-    from lithostream.engine.stream.runner import run as run_sections
-
-    settings = load_toml(config, RunSettings) if config else RunSettings()
-    given = {"backend": backend, "precision": precision}
-    settings = settings.model_copy(update={name: value for name, value in given.items() if value})
-    if watch:
-        _watch(paths, bundle, out, settings)
-    with section_progress(console) as progress:
-        record = run_sections(paths, bundle, out, settings, progress)
-    report = write_report(out)
-    _warn(record.notes)
-    for entry in record.quarantined:
-        console.print(f"quarantined {entry['name']}: {entry['reason']} (fix: {entry['fix']})", style="yellow")
-    if as_json:
-        summary = {"out": str(out), "report": str(report), "sections": len(record.sections)}
-        print(json.dumps({**summary, "quarantined": record.quarantined}))
-    else:
-        print(report)
-    raise typer.Exit(record.exit_code)
+app.command()(cli_stream.run)
+app.command()(cli_stream.scan)
 
 
 @train_app.command("properties")
@@ -220,6 +183,7 @@ def verify(path: Annotated[Path, typer.Argument(help="Model bundle, or the folde
     """Check a bundle's checksums, graph and golden cases; or a run's folders against its ledger."""
     from lithostream.engine.bundle import load_bundle
     from lithostream.engine.inference import open_session
+    from lithostream.engine.inference.segmenter import SegmenterSession
     from lithostream.engine.stream.ledger import LEDGER
 
     if (path / LEDGER).is_file():
@@ -227,7 +191,9 @@ def verify(path: Annotated[Path, typer.Argument(help="Model bundle, or the folde
         return
     loaded = load_bundle(path)
     session = open_session(loaded, batch=len(loaded.golden_tiles), threads=1)
-    _warn(session.notes)
+    if loaded.segmenter is not None:
+        SegmenterSession(loaded, threads=1)
+    warn(session.notes)
     print(f"{loaded.manifest.name} {loaded.sha256} whole; golden cases met by {session.backend}")
 
 
@@ -247,29 +213,11 @@ def doctor(
         Console(soft_wrap=True).print(*found.renderables(), sep="\n")
 
 
-def _watch(paths: list[Path], bundle: Path, out: Path, settings: RunSettings) -> NoReturn:
-    from lithostream.engine.report.run_report import write_report
-    from lithostream.engine.stream.runner import Runner
-    from lithostream.engine.stream.watch import watch
-
-    if len(paths) != 1 or paths[0].suffix:
-        raise ConfigError("--watch takes one folder", fix="name the folder that the scanner writes to")
-
-    def told(section: str, done: int, total: int) -> None:
-        if done == total:
-            console.print(f"{section}: done", highlight=False)
-
-    with Runner(bundle, out, settings) as runner:
-        console.print(f"watching {paths[0]}", highlight=False)
-        watch(paths[0], runner, settings.settle_s, told, lambda: print(write_report(out), flush=True))
-    raise AssertionError("a watch ends by being stopped")
-
-
 def _verify_run(path: Path) -> None:
     from lithostream.engine.stream.verify_run import verify_run
 
     sections, problems = verify_run(path)
-    _warn(problems)
+    warn(problems)
     if problems:
         raise ConfigError(
             f"{len(problems)} problems",
@@ -277,11 +225,6 @@ def _verify_run(path: Path) -> None:
             fix="move the folders that are named away and run the sections again",
         )
     print(f"{sections} sections whole")
-
-
-def _warn(notes: Iterable[str]) -> None:
-    for note in notes:
-        console.print(note, style="yellow", markup=False, soft_wrap=True)
 
 
 @contextmanager
@@ -311,6 +254,11 @@ def main() -> None:
 
 
 def _stop(signum: int, _frame: FrameType | None) -> NoReturn:
+    for again in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(again, signal.SIG_IGN)  # the first is enough: a second must not cut what it began
+    drain = threading.Timer(DRAIN_S, os._exit, (STOPPED,))
+    drain.daemon = True
+    drain.start()
     name = signal.Signals(signum).name
     raise StoppedError(f"{name}: finished sections are whole", fix="run the same command again")
 

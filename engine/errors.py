@@ -1,5 +1,6 @@
 """Typed errors: which file, where in it, why, and what to do about it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 
@@ -71,3 +72,15 @@ class BackendMemoryError(BackendError):
 
 class StoppedError(LithostreamError):
     """The run was stopped from outside in a state that a rerun continues from."""
+
+
+def from_json(values: Mapping[str, str | None]) -> LithostreamError:
+    """Return the error that `LithostreamError.as_json` describes."""
+    kinds = (value for value in globals().values() if isinstance(value, type))
+    known = {kind.__name__: kind for kind in kinds if issubclass(kind, LithostreamError)}
+    return known[str(values["error"])](
+        str(values["reason"]),
+        file=values["file"],
+        place=values["place"] or "",
+        fix=str(values["fix"]),
+    )

@@ -17,11 +17,12 @@ from lithostream.engine.stream.ledger import Committed, Ledger
 
 CHECKSUMS = "checksums.json"
 ASIDE = "aside"
-_PARTIAL = ".partial"
+PARTIAL = ".partial"
+"""Ends the name of what a start removes."""
 
 
 def commit(
-    out: Path, ledger: Ledger, name: str, key: str, entry: dict[str, Any], write: Callable[[Path], None]
+    out: Path, ledger: Ledger, name: str, key: str, write: Callable[[Path], dict[str, Any]]
 ) -> Committed:
     """Put a new version of a section in place.
 
@@ -29,21 +30,24 @@ def commit(
     ----------
     out : Path
     ledger : Ledger
-    name, key, entry
-        As in `Committed`; the entry gets the folder.
+    name, key
+        As in `Committed`.
     write : callable
-        Writes the section's files into the folder it is given.
+        Writes the section's files into the folder it is given and returns its entry, which gets the folder's name.
     """
     before = ledger.latest(name)
     version = before.version + 1 if before else 1
     folder = name if version == 1 else f"{name}.v{version}"
-    one = Committed(name, version, folder, key, {**entry, "folder": folder})
-    partial = out / f".{folder}{_PARTIAL}"
+    partial = out / f".{folder}{PARTIAL}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
-    write(partial)
-    _write_checksums(one, partial)
-    _sync(partial)
+    try:
+        one = Committed(name, version, folder, key, {**write(partial), "folder": folder})
+        _write_checksums(one, partial)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)  # a full disk needs the room
+        raise
+    sync_files(partial)
     reach("files-written")
     if (out / folder).exists():  # of no run that the ledger knows
         move_aside(out, out / folder)
@@ -64,7 +68,7 @@ def take_up(out: Path, ledger: Ledger) -> list[str]:
         What was done, one line each.
     """
     notes = []
-    for partial in out.glob(f".*{_PARTIAL}"):
+    for partial in out.glob(f".*{PARTIAL}"):
         shutil.rmtree(partial)
     known = {row.folder for row in ledger.rows()}
     for path in sorted(out.glob(f"*/{CHECKSUMS}")):
@@ -108,6 +112,13 @@ def move_aside(out: Path, folder: Path) -> None:
     os.rename(folder, out / ASIDE / f"{folder.name}-{number}")
 
 
+def sync_files(folder: Path) -> None:
+    """Let a folder of files outlast a loss of power."""
+    for path in folder.iterdir():
+        _sync_file(path)
+    _sync_folder(folder)
+
+
 def _write_checksums(one: Committed, folder: Path) -> None:
     files = {path.name: sha256_file(path) for path in sorted(folder.iterdir())}
     stated = {
@@ -127,12 +138,6 @@ def _stated(folder: Path) -> Committed | None:
         return Committed(held["name"], held["version"], held["folder"], held["key"], held["entry"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _sync(folder: Path) -> None:
-    for path in folder.iterdir():
-        _sync_file(path)
-    _sync_folder(folder)
 
 
 def _sync_file(path: Path) -> None:

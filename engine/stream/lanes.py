@@ -1,6 +1,6 @@
 """Lanes: threads that process windows side by side, each with tools of its own; results come in order."""
 
-from collections import deque
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
@@ -11,13 +11,14 @@ Result = TypeVar("Result")
 Tool = TypeVar("Tool")
 
 AHEAD = 1  # items that wait decoded, so that no lane waits for the decoder
+DRAWING_S = 1.0  # for which an interrupted caller waits for the decoder: lines of a camera may never come
 
 
 class Lanes(Generic[Tool]):
-    """Threads, one for each set of tools.
+    """Threads, one for each set of tools, and one more that draws the items while they work.
 
-    The caller's own thread draws the items, so it decodes while the lanes work. No more than one item for each lane
-    and `AHEAD` of them are held: a full queue stops the decoder, and memory does not grow with the input.
+    No more than one item for each lane and `AHEAD` of them are held: a full queue stops the decoder, and memory does not
+    grow with the input. A result is given as soon as it is there, even where the next item has not come yet.
 
     Parameters
     ----------
@@ -35,21 +36,37 @@ class Lanes(Generic[Tool]):
     def map(self, work: Callable[[Item, Tool], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Yield `work(item, tool)` for each item, in their order.
 
-        What `work` raises reaches the caller in its turn; items not begun by then are dropped, and none is left
-        running.
+        What `work` raises, or drawing an item, reaches the caller in its turn; items not begun by then are dropped, and
+        none is left running.
         """
-        waiting: deque[Future[Result]] = deque()
+        room = threading.Semaphore(len(self.tools) + AHEAD)
+        ended = threading.Event()
+        given: SimpleQueue[Future[Result] | None] = SimpleQueue()
+
+        def draw() -> None:
+            try:
+                drawn = iter(items)
+                while room.acquire() and not ended.is_set():
+                    given.put(self._pool.submit(self._one, work, next(drawn)))
+            except StopIteration:
+                given.put(None)
+            except BaseException as error:  # noqa: BLE001  # the caller's, and raised there
+                given.put(_failed(error))
+
+        decoder = threading.Thread(target=draw, name="decoder", daemon=True)
+        decoder.start()
         try:
-            for item in items:
-                if len(waiting) == len(self.tools) + AHEAD:
-                    yield waiting.popleft().result()
-                waiting.append(self._pool.submit(self._one, work, item))
-            while waiting:
-                yield waiting.popleft().result()
+            while (future := given.get()) is not None:
+                yield future.result()
+                room.release()
         finally:
-            for future in waiting:
-                if not future.cancel():
-                    future.exception()  # waits for it
+            ended.set()
+            room.release()
+            decoder.join(DRAWING_S)
+            while not given.empty():
+                left = given.get()
+                if left is not None and not left.cancel():
+                    left.exception()  # waits for it
 
     def close(self) -> None:
         """End the threads."""
@@ -61,3 +78,9 @@ class Lanes(Generic[Tool]):
             return work(item, tool)
         finally:
             self._free.put(tool)
+
+
+def _failed(error: BaseException) -> "Future[Result]":
+    future: Future[Result] = Future()
+    future.set_exception(error)
+    return future

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from lithostream.engine.bundle import Bundle, sha256_file
+from lithostream.engine.bundle import Bundle
 from lithostream.engine.config import RunSettings
 from lithostream.engine.core.section import Plane, Section
 from lithostream.engine.errors import LithostreamError
 from lithostream.engine.io.names import unique_names
 from lithostream.engine.machine import versions
+from lithostream.engine.stream.section_key import content_sha256
 
 PACKAGES = (
     "lithostream",
@@ -74,7 +75,7 @@ def section_entry(
     inputs += section.calibration.files if section.calibration else ()
     return {
         "name": section.name,
-        "inputs": [{"file": str(path), "sha256": sha256_file(path)} for path in inputs],
+        "inputs": [{"file": str(path), "sha256": content_sha256(path)} for path in inputs],
         "px_per_cm": section.px_per_cm,
         "scale_source": section.scale_source,
         "top_cm": section.top_cm,
@@ -98,7 +99,7 @@ def quarantine(record: RunRecord, name: str, error: LithostreamError) -> None:
 
 
 def write_record(record: RunRecord, seconds: float) -> None:
-    """Write `run.json`."""
+    """Write `run.json`, at once."""
     manifest = record.bundle.manifest
     values = {
         "schema_version": 1,
@@ -119,4 +120,6 @@ def write_record(record: RunRecord, seconds: float) -> None:
         "sections": record.sections,
         "quarantined": record.quarantined,
     }
-    (record.out / RUN_RECORD).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    begun = record.out / f".{RUN_RECORD}"  # killed, or the disk full, the record before stays whole
+    begun.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    begun.replace(record.out / RUN_RECORD)

@@ -1,48 +1,74 @@
 """The runner: every section in, one committed folder each, nothing lost in silence."""
 
-import shutil
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Protocol, Self
 
-from lithostream.engine.bundle import ENDMEMBERS, Bundle, load_bundle
 from lithostream.engine.config import RunSettings
-from lithostream.engine.core.lane import Tools
-from lithostream.engine.core.minerals import Endmembers, load_endmembers
-from lithostream.engine.core.planes import wanted_planes
-from lithostream.engine.core.process import process_section
-from lithostream.engine.core.results import SectionResult
+from lithostream.engine.core.lane import WindowResult
+from lithostream.engine.core.results import CollectedSection
+from lithostream.engine.core.row_source import RowSource
 from lithostream.engine.core.section import Section
-from lithostream.engine.core.segmenter import Segmenter
-from lithostream.engine.errors import BackendMemoryError, ConfigError, LithostreamError, SourceError
-from lithostream.engine.inference import open_sessions
-from lithostream.engine.inference.fallback import ServingSession
+from lithostream.engine.core.windows import open_section, section_grid
+from lithostream.engine.errors import BackendError, ConfigError, LithostreamError, SourceError
 from lithostream.engine.io.discover import discover
 from lithostream.engine.io.names import safe_name
-from lithostream.engine.stream.commit import commit, take_up
+from lithostream.engine.stream.books import Books
+from lithostream.engine.stream.events import Subject
 from lithostream.engine.stream.failpoints import reach
-from lithostream.engine.stream.lanes import Lanes
-from lithostream.engine.stream.ledger import Ledger
-from lithostream.engine.stream.lock import only_runner
+from lithostream.engine.stream.metering import Live
+from lithostream.engine.stream.metrics import Metrics
+from lithostream.engine.stream.observe import SectionWatch
 from lithostream.engine.stream.run_record import (
-    QUARANTINE,
     RunRecord,
-    quarantine,
-    section_entry,
-    write_record,
 )
-from lithostream.engine.stream.section_folder import write_section
-from lithostream.engine.stream.section_key import section_key
+from lithostream.engine.stream.workshop import Workshop
 
-# Told the section, rows done and rows in all.
+# Told the section, rows done and the most rows there may be.
 Progress = Callable[[str, int, int], None]
 
 
+class LiveSource(RowSource, Live, Protocol):
+    """Lines that still arrive."""
+
+
+class _Attempt(NamedTuple):
+    """A section of which every window is done, and by which backend: another may serve the next by now."""
+
+    collected: CollectedSection
+    watch: SectionWatch
+    backend: str
+
+
+def found(paths: Sequence[Path]) -> tuple[list[Section], list[LithostreamError]]:
+    """Find every section under `paths`, and what has none.
+
+    Raises
+    ------
+    ConfigError
+        There is nothing at all.
+    """
+    sections, failures = discover(paths)
+    if not sections and not failures:
+        raise ConfigError(
+            f"no section image under {', '.join(map(str, paths))}",
+            fix="give an image, a folder of images, an Itrax folder or a manifest.toml",
+        )
+    return sections, failures
+
+
 def run(
-    paths: Sequence[Path], bundle_path: Path, out: Path, settings: RunSettings, progress: Progress
+    paths: Sequence[Path],
+    bundle_path: Path,
+    out: Path,
+    settings: RunSettings,
+    progress: Progress,
+    *,
+    metrics: Metrics | None = None,
+    events: Sequence[str] = (),
 ) -> RunRecord:
     """Process every section found under `paths`.
 
@@ -53,13 +79,8 @@ def run(
     ConfigError, BundleError, BackendError
         Before anything is written.
     """
-    sections, failures = discover(paths)
-    if not sections and not failures:
-        raise ConfigError(
-            f"no section image under {', '.join(map(str, paths))}",
-            fix="give an image, a folder of images, an Itrax folder or a manifest.toml",
-        )
-    with Runner(bundle_path, out, settings) as runner:
+    sections, failures = found(paths)
+    with Runner(bundle_path, out, settings, metrics=metrics, events=events) as runner:
         for failure in failures:
             runner.refuse(safe_name(Path(failure.file or "input").name), failure)
         for section in sections:
@@ -67,13 +88,19 @@ def run(
     return runner.record
 
 
-class Runner:
+class Runner(Books):
     """Sections in, one committed folder each, for as long as it is open; it writes the record when it is closed.
+
+    While a section is finished and committed, the windows of the next are already under way.
 
     Parameters
     ----------
     bundle_path, out : Path
     settings : RunSettings
+    metrics : Metrics, optional
+        Counted into, where somebody looks.
+    events : sequence of str
+        Where events go besides `OUT/events.jsonl`, see `open_sink`.
 
     Raises
     ------
@@ -81,99 +108,73 @@ class Runner:
         Before anything is written.
     """
 
-    def __init__(self, bundle_path: Path, out: Path, settings: RunSettings) -> None:
-        bundle = load_bundle(bundle_path)
-        self._endmembers = load_endmembers(bundle.path / ENDMEMBERS).subset(bundle.manifest.minerals)
-        sessions = open_sessions(
-            bundle,
-            settings.threads,
-            batch=settings.batch,
-            threads=1,
-            backend=settings.backend,
-            precision=settings.precision,
-        )
-        refines = bundle.segmenter is not None and settings.refine
-        self._tools = [Tools(session, Segmenter(bundle) if refines else None) for session in sessions]
-        self.record = RunRecord(out, bundle, settings, sessions[0].backend)
-        self._started = time.monotonic()
-        self._open = ExitStack()
+    def __init__(
+        self,
+        bundle_path: Path,
+        out: Path,
+        settings: RunSettings,
+        *,
+        metrics: Metrics | None = None,
+        events: Sequence[str] = (),
+    ) -> None:
+        self._workshop = Workshop(bundle_path, settings)
+        record = RunRecord(out, self._workshop.bundle, settings, self._workshop.backend)
+        super().__init__(record, metrics=metrics, events=events)
 
     def __enter__(self) -> Self:
-        out = self.record.out
-        self._open.enter_context(only_runner(out))
-        self._ledger = self._open.enter_context(closing(Ledger(out)))
-        self._lanes = self._open.enter_context(closing(Lanes(self._tools)))
-        shutil.rmtree(out / QUARANTINE, ignore_errors=True)  # what was mended since must not stay there
-        self.record.notes += take_up(out, self._ledger)
+        super().__enter__()
+        self._open.callback(self._workshop.close)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        with self._open:
-            if kind is None:
-                self.write_record()
+    def process(self, section: Section, progress: Progress, live: LiveSource | None = None) -> None:
+        """Process a section and queue its commit, or quarantine it; what is already there is not done again.
 
-    def process(self, section: Section, progress: Progress) -> None:
-        """Process and commit a section, or quarantine it; what is already there is not done again."""
-        begun, record = time.monotonic(), self.record
-        try:
-            key = section_key(section, record.bundle, record.settings)
-            done = self._ledger.latest(section.name)
-            if done is None or done.key != key:
-                result = _process(
-                    section, record.bundle, self._endmembers, self._lanes, record.settings, progress
-                )
-                planes = wanted_planes(section, record.bundle.manifest.input)
-                entry = section_entry(section, planes, result.notes, time.monotonic() - begun)
-                entry["backend"] = self._tools[0].session.backend
-                write = partial(write_section, result, record.bundle)
-                done = commit(record.out, self._ledger, section.name, key, entry, write)
-            else:
-                record.notes.append(f"{section.name}: was done before, from the same input")
-        except SourceError as error:
-            self.refuse(section.name, error)
+        Parameters
+        ----------
+        section : Section
+        progress : callable
+        live : LiveSource, optional
+            Lines of the section's image, which still grows.
+        """
+        begun = time.monotonic()
+        subject = self.admit(section, live=live is not None)
+        if subject is None:
             return
-        record.sections.append(done.entry)
-
-    def refuse(self, name: str, error: LithostreamError) -> None:
-        """Quarantine an input: say why it has no result."""
-        quarantine(self.record, name, error)
-
-    def forget(self, name: str, file: str | None) -> None:
-        """Drop what the record says of an input that comes again: under this name, or refused because of this file."""
-        record = self.record
-        record.sections = [entry for entry in record.sections if entry["name"] != name]
-        for entry in list(record.quarantined):
-            if entry["name"] == name or (file is not None and entry["file"] == file):
-                record.quarantined.remove(entry)
-                (record.out / QUARANTINE / f"{entry['name']}.json").unlink(missing_ok=True)
+        try:
+            attempt = self._collect(section, live, subject, progress)
+        except SourceError as error:
+            self.refuse_as(subject, error)
+        else:
+            self._committer.put(partial(self._finish, attempt, subject, live is not None, begun))
 
     def write_record(self) -> None:
-        """Write what was done so far."""
-        notes = [note for tools in self._tools for note in tools.session.notes]
-        self.record.notes += [note for note in dict.fromkeys(notes) if note not in self.record.notes]
-        write_record(self.record, time.monotonic() - self._started)
-        reach("record-written")
+        """Wait for what is under way, and write what was done so far."""
+        self._committer.wait()
+        self.note(self._workshop.notes)
+        super().write_record()
 
+    def _collect(
+        self, section: Section, live: LiveSource | None, subject: Subject, progress: Progress
+    ) -> _Attempt:
+        manifest = self.record.bundle.manifest
+        source = live or open_section(section)
+        grid = section_grid(section, source, manifest.input, self.record.settings)
+        while True:
+            watch = self._observer.begin(subject, section.image.name, grid, manifest, live)
 
-def _process(
-    section: Section,
-    bundle: Bundle,
-    endmembers: Endmembers,
-    lanes: Lanes[Tools[ServingSession]],
-    settings: RunSettings,
-    progress: Progress,
-) -> SectionResult:
-    """Process a section; all of it again where memory runs out, so that no section mixes two sessions."""
-    while True:
-        try:
-            return process_section(
-                section,
-                bundle,
-                endmembers,
-                lanes,
-                settings,
-                lambda done, total: progress(section.name, done, total),
-            )
-        except BackendMemoryError as error:
-            for tools in lanes.tools:
-                tools.session.retreat(error)
+            def told(result: WindowResult, rows_px: int, total_px: int, watch: SectionWatch = watch) -> None:
+                watch.window(result, rows_px)
+                progress(section.name, rows_px, total_px)
+                reach("window-done")
+
+            try:
+                with self._metrics.stage("collect"):
+                    collected = self._workshop.collect(section, source, self.record.out, told)
+                return _Attempt(collected, watch, self._workshop.backend)
+            except BackendError as error:
+                self._workshop.retreat(error)
+
+    def _finish(self, attempt: _Attempt, subject: Subject, live: bool, begun: float) -> None:
+        with closing(attempt.collected), self._metrics.stage("commit"):
+            write = partial(self._workshop.finish, attempt.collected, attempt.backend, begun)
+            self.commit(attempt.collected.section, subject, attempt.watch, write, live=live)

@@ -30,5 +30,6 @@ def verify_run(out: Path) -> tuple[int, list[str]]:
         found = check_folder(folder) if folder.is_dir() else ["the folder is missing"]
         problems += [f"{row.folder}: {problem}" for problem in found]
     known = {row.folder for row in rows}
-    strays = sorted(path.parent.name for path in out.glob(f"*/{CHECKSUMS}") if path.parent.name not in known)
+    there = (path.parent.name for path in out.glob(f"[!.]*/{CHECKSUMS}"))  # those with a dot were never whole
+    strays = sorted(name for name in there if name not in known)
     return len(rows), problems + [f"{name}: not in the ledger" for name in strays]

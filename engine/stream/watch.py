@@ -1,15 +1,17 @@
 """A folder that fills: sections are taken once their files have stopped changing."""
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 from lithostream.engine.core.section import Section
-from lithostream.engine.errors import LithostreamError
+from lithostream.engine.errors import LithostreamError, SourceError
 from lithostream.engine.io.discover import discover
 from lithostream.engine.io.names import safe_name
 from lithostream.engine.stream.runner import Progress, Runner
 
+TRIES = 5  # of files that could not be read, while nothing about them changes: shares fail for a moment
 POLL_S = 1.0  # shares over a network tell nobody of changes, so the folder is looked at
 
 Signature = tuple[tuple[str, int, int, int], ...]
@@ -48,6 +50,11 @@ class Settling:
             found.append((str(path), *now) if settled else None)
         return tuple(one for one in found if one) if all(found) else None
 
+    def again(self, files: tuple[Path, ...]) -> None:
+        """Let files settle anew."""
+        for path in files:
+            self._since.pop(path, None)
+
 
 class Watch:
     """Rounds over a folder; each takes what has settled and was not taken as it is now.
@@ -63,6 +70,7 @@ class Watch:
     def __init__(self, folder: Path, runner: Runner, settling: Settling) -> None:
         self.folder, self._runner, self._settling = folder, runner, settling
         self._taken: dict[str, Signature] = {}
+        self._tries: Counter[str] = Counter()
 
     def round(self, progress: Progress) -> int:
         """Look once; returns the number of inputs that were taken.
@@ -73,31 +81,42 @@ class Watch:
             sections, failures = discover([self.folder]) if self.folder.is_dir() else ([], [])
         except OSError:
             return 0
-        taken = 0
+        taken: dict[str, tuple[Path, ...]] = {}
+        refused = 0
         for section in sections:
-            signature = self._new(section.name, _files(section))
-            if signature is not None:
+            files = _files(section)
+            if self._takes(section.name, files):
                 self._runner.forget(section.name, str(section.image))
                 self._runner.process(section, progress)
-                taken += self._take(section.name, signature)
+                taken[section.name] = files
         for failure in failures:
             name = safe_name(Path(failure.file or "input").name)
-            signature = self._new(name, _stated_file(failure))
-            if signature is not None and failure.file != str(self.folder):
+            if failure.file != str(self.folder) and self._takes(name, _stated_file(failure)):
                 self._runner.forget(name, failure.file)
                 self._runner.refuse(name, failure)
-                taken += self._take(name, signature)
-        if taken:
+                refused += 1
+        if taken or refused:
             self._runner.write_record()
-        return taken
+            self._look_back(taken)
+        return len(taken) + refused
 
-    def _new(self, name: str, files: tuple[Path, ...]) -> Signature | None:
+    def _takes(self, name: str, files: tuple[Path, ...]) -> bool:
+        """Take files that have settled and are others than those taken before."""
         signature = self._settling.signature(files)
-        return None if signature == self._taken.get(name) else signature
-
-    def _take(self, name: str, signature: Signature) -> int:
+        if signature is None or signature == self._taken.get(name):
+            return False
         self._taken[name] = signature
-        return 1
+        return True
+
+    def _look_back(self, taken: dict[str, tuple[Path, ...]]) -> None:
+        """Let sections come again that changed or went away meanwhile, or that the disk could not give."""
+        refused = self._runner.record.quarantined
+        unread = {entry["name"] for entry in refused if entry["error"] == SourceError.__name__}
+        for name, files in taken.items():
+            self._tries[name] = self._tries[name] + 1 if name in unread else 0
+            if self._settling.signature(files) != self._taken[name] or 0 < self._tries[name] < TRIES:
+                del self._taken[name]
+                self._settling.again(files)
 
 
 def watch(

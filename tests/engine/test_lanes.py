@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
-from lithostream.engine.stream.lanes import AHEAD, Lanes
+from lithostream.engine.stream.lanes import AHEAD, DRAWING_S, Lanes
 
 
 def test_results_come_in_the_order_of_the_items() -> None:
@@ -45,7 +45,8 @@ def test_a_slow_consumer_stops_the_decoder() -> None:
 
     found = Lanes([0, 1]).map(lambda item, _: item, items())
     assert next(found) == 0
-    assert len(drawn) == 2 + AHEAD + 1
+    time.sleep(0.05)
+    assert len(drawn) == 2 + AHEAD  # the first one's place is free when the caller comes back
     assert isinstance(found, Generator)
     found.close()
 
@@ -76,3 +77,35 @@ def test_what_the_decoder_raises_reaches_the_caller() -> None:
 
     with pytest.raises(OSError, match="share is gone"):
         list(Lanes([0]).map(lambda item, _: item, items()))
+
+
+def test_a_result_does_not_wait_for_the_next_item() -> None:
+    more = threading.Event()
+
+    def items() -> Iterator[int]:
+        yield 0
+        more.wait(5)
+        yield 1
+
+    found = Lanes([0, 1]).map(lambda item, _: item, items())
+    assert next(found) == 0
+    assert not more.is_set()
+    more.set()
+    assert list(found) == [1]
+
+
+def test_an_interrupted_caller_does_not_wait_for_lines_that_never_come() -> None:
+    never = threading.Event()
+
+    def items() -> Iterator[int]:
+        yield 0
+        never.wait(30)
+        yield 1
+
+    found = Lanes([0]).map(lambda item, _: item, items())
+    assert next(found) == 0
+    assert isinstance(found, Generator)
+    begun = time.monotonic()
+    found.close()
+    assert time.monotonic() - begun < DRAWING_S + 1
+    never.set()

@@ -14,7 +14,7 @@ from lithostream.engine.config import RunSettings
 from lithostream.engine.core.segmenter.masks import Limits, MaskSet, no_masks, suppress
 from lithostream.engine.core.synthetic import SyntheticCore
 from lithostream.engine.core.tables import floats_of
-from lithostream.engine.stream import runner
+from lithostream.engine.stream import runner, workshop
 
 SIDE = 128
 TABLES = ("intervals.parquet", "tiles.parquet", "segments.parquet", "segments.tif", "minerals.png")
@@ -53,8 +53,8 @@ class OneColour:
 @pytest.fixture
 def with_masks(monkeypatch: pytest.MonkeyPatch, bundle_path: Path) -> None:
     bundle = replace(load_bundle(bundle_path), segmenter=SegmenterGraphs(b"", b""))
-    monkeypatch.setattr(runner, "load_bundle", lambda _path: bundle)
-    monkeypatch.setattr(runner, "Segmenter", OneColour)
+    monkeypatch.setattr(workshop, "load_bundle", lambda _path: bundle)
+    monkeypatch.setattr(workshop, "Segmenter", OneColour)
 
 
 def run(image: Path, out: Path, settings: RunSettings) -> tuple[Path, list[str]]:

@@ -155,7 +155,7 @@ def test_other_settings_make_a_version_beside_the_first(
     assert pq.read_table(tmp_path / core.name / "intervals.parquet").num_rows == 20
     assert pq.read_table(tmp_path / second / "intervals.parquet").num_rows == 40
     names = sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith("."))
-    assert names == [core.name, second, "ledger.sqlite", "run.json"]
+    assert names == [core.name, second, "events.jsonl", "ledger.sqlite", "run.json"]
 
 
 def test_one_bad_file_quarantines_itself(

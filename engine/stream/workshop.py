@@ -1,0 +1,120 @@
+"""What makes sections into files: a bundle, its sessions and the lanes they serve."""
+
+import time
+from pathlib import Path
+
+from lithostream.engine.bundle import ENDMEMBERS, load_bundle
+from lithostream.engine.config import RunSettings
+from lithostream.engine.core.lane import Tools
+from lithostream.engine.core.minerals import load_endmembers
+from lithostream.engine.core.planes import wanted_planes
+from lithostream.engine.core.process import OnWindow, collect_section
+from lithostream.engine.core.results import CollectedSection
+from lithostream.engine.core.row_source import RowSource
+from lithostream.engine.core.section import Section
+from lithostream.engine.core.segmenter import Segmenter
+from lithostream.engine.errors import BackendError
+from lithostream.engine.inference import open_sessions
+from lithostream.engine.stream.lanes import Lanes
+from lithostream.engine.stream.run_record import section_entry
+from lithostream.engine.stream.section_folder import write_section
+
+SPILL = ".spill"
+
+
+class Workshop:
+    """Sections in, files out; knows of no ledger and no other section.
+
+    Parameters
+    ----------
+    bundle_path : Path
+    settings : RunSettings
+
+    Raises
+    ------
+    ConfigError, BundleError, BackendError
+    """
+
+    def __init__(self, bundle_path: Path, settings: RunSettings) -> None:
+        self.bundle, self.settings = load_bundle(bundle_path), settings
+        self._endmembers = load_endmembers(self.bundle.path / ENDMEMBERS).subset(
+            self.bundle.manifest.minerals
+        )
+        sessions = open_sessions(
+            self.bundle,
+            settings.threads,
+            batch=settings.batch,
+            threads=1,
+            backend=settings.backend,
+            precision=settings.precision,
+        )
+        refines = self.bundle.segmenter is not None and settings.refine and settings.segments
+        tools = [Tools(session, Segmenter(self.bundle) if refines else None) for session in sessions]
+        self._lanes = Lanes(tools)
+
+    @property
+    def backend(self) -> str:
+        """Inference runtime and version that serves now."""
+        return self._lanes.tools[0].session.backend
+
+    @property
+    def notes(self) -> list[str]:
+        """Of the inference: backends left out, memory that ran out; each once."""
+        return list(dict.fromkeys(note for tools in self._lanes.tools for note in tools.session.notes))
+
+    def collect(
+        self, section: Section, source: RowSource, folder: Path, on_window: OnWindow
+    ) -> CollectedSection:
+        """Run every window, see `collect_section`.
+
+        Parameters
+        ----------
+        section : Section
+        source : RowSource
+        folder : Path
+            On a disk with room for what grows with the core.
+        on_window : callable
+
+        Raises
+        ------
+        BackendError
+            Memory ran out, or the device was lost: `retreat`, and do all of the section again, so that none mixes
+            two sessions.
+        SourceError
+        """
+        return collect_section(
+            section, source, self.bundle, self._lanes, self.settings, folder / SPILL, on_window
+        )
+
+    def retreat(self, error: BackendError) -> None:
+        """Let other sessions serve, see `ServingSession.retreat`; the section in hand is to be done again as a whole."""
+        for tools in self._lanes.tools:
+            tools.session.retreat(error)
+
+    def finish(
+        self, collected: CollectedSection, backend: str, begun: float, folder: Path
+    ) -> dict[str, object]:
+        """Write a section's files into a folder. Safe beside `collect` of another section.
+
+        Parameters
+        ----------
+        collected : CollectedSection
+        backend : str
+            That it was collected by.
+        begun : float
+            When, as `time.monotonic` had it.
+        folder : Path
+
+        Returns
+        -------
+        dict
+            What the record says of it.
+        """
+        section = collected.section
+        notes = write_section(collected, self.bundle, self._endmembers, folder)
+        planes = wanted_planes(section, self.bundle.manifest.input)
+        return {**section_entry(section, planes, notes, time.monotonic() - begun), "backend": backend}
+
+    def close(self) -> None:
+        """End the lanes."""
+        self._lanes.close()
