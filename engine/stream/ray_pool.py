@@ -73,8 +73,9 @@ def _connect(ray: Any, settings: RunSettings) -> None:
             f"no Ray at {address or 'this machine'}: {error}",
             fix=f"start one with `ray start --head`, or unset {ADDRESS}",
         ) from error
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, stop)  # Ray put its own in place of how this program ends
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, stop)  # Ray put its own in place of how this program ends
 
 
 def _answers(ray: Any, settings: RunSettings, order: Order) -> Iterator[str]:
