@@ -57,7 +57,7 @@ $(VENV)/installed: $(VENV)/created $(SOURCES)
 	@touch $@
 
 $(VENV)/dev-installed: $(VENV)/installed
-	$(BIN)/$(PIP) install -e '.[cpu,dev,cuda-tests]'
+	$(BIN)/$(PIP) install -e '.[cpu,dev,cuda-tests,geo]'
 	@touch $@
 
 $(VENV)/bench-installed: $(VENV)/dev-installed

@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from lithostream.engine import cli_stream
+from lithostream.engine import cli_map, cli_stream
 from lithostream.engine.cli_options import JsonOption, OutOption, console, warn
 from lithostream.engine.config import RunSettings, load_toml
 from lithostream.engine.errors import BackendError, ConfigError, LithostreamError, StoppedError
@@ -52,6 +52,7 @@ def demo(out: OutOption = Path("demo_run"), as_json: JsonOption = False) -> None
 
 app.command()(cli_stream.run)
 app.command()(cli_stream.scan)
+app.command("map")(cli_map.map_command)
 
 
 @train_app.command("properties")
@@ -184,10 +185,14 @@ def verify(path: Annotated[Path, typer.Argument(help="Model bundle, or the folde
     from lithostream.engine.bundle import load_bundle
     from lithostream.engine.inference import open_session
     from lithostream.engine.inference.segmenter import SegmenterSession
+    from lithostream.engine.maps.bundle import is_map_bundle
     from lithostream.engine.stream.ledger import LEDGER
 
     if (path / LEDGER).is_file():
         _verify_run(path)
+        return
+    if is_map_bundle(path):
+        cli_map.verify_map_bundle(path)
         return
     loaded = load_bundle(path)
     session = open_session(loaded, batch=len(loaded.golden_tiles), threads=1)

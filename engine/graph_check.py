@@ -9,9 +9,10 @@ import numpy as np
 import onnx
 import onnx.checker
 from google.protobuf.message import DecodeError
-from onnx import AttributeProto, ModelProto, TensorProto, numpy_helper
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from lithostream.engine.errors import BundleError
+from lithostream.engine.graph_ml import ML_DOMAIN, ML_OPERATORS, ML_OPSETS, PREFIX
 from lithostream.engine.graph_size import FIX, MAX_ELEMENTS, MAX_PRODUCTS, check_sizes, first_line
 
 OPSET = 20
@@ -62,11 +63,38 @@ SEGMENTER_OPERATORS = OPERATORS | {
     "Sin",
     "Softmax",
 }
+# Models of rows of predictors: logarithms, perceptrons, support vectors and sums over members, and from another domain
+# ensembles of trees, which `engine.graph_ml` looks into.
+MAP_OPERATORS = frozenset(
+    [
+        "Add",
+        "Concat",
+        "Div",
+        "Exp",
+        "Gather",
+        "Log",
+        "MatMul",
+        "Max",
+        "Min",
+        "Mul",
+        "Neg",
+        "ReduceSum",
+        "Relu",
+        "Sigmoid",
+        "Sqrt",
+        "Squeeze",
+        "Sub",
+    ]
+)
 # HRNet needs about 0.2 MB and 900 nodes, three times as many when quantised.
 MAX_STRUCTURE_BYTES = 4 << 20  # all but the weights: parsed, it takes some hundred times as much
+MAX_ML_STRUCTURE_BYTES = (
+    16 << 20
+)  # whose attributes hold the model: ten forests of 500 trees need about 10 MB
 MAX_NODES = 10_000
 MAX_INTEGER = 1 << 12  # in an attribute: paddings, strides, kernel edges
 INPUT, OUTPUTS = "tiles", ("properties", "distance")
+MAP_INPUT = "predictors"
 FLOATS = {
     TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE
 }  # fmt: skip
@@ -87,6 +115,10 @@ class Rules(NamedTuple):
     operators : frozenset of str
     max_elements, max_products : int
         Of a batch of one.
+    max_structure : int
+        Bytes beside the weights.
+    ml : bool
+        Whether operators of the domain ai.onnx.ml may be there too; their input has predictors as columns.
     """
 
     pixels: str | None
@@ -94,6 +126,8 @@ class Rules(NamedTuple):
     operators: frozenset[str]
     max_elements: int
     max_products: int
+    max_structure: int = MAX_STRUCTURE_BYTES
+    ml: bool = False
 
 
 TILES = Rules(INPUT, (INPUT,), OPERATORS, MAX_ELEMENTS, MAX_PRODUCTS)
@@ -101,6 +135,8 @@ TILES = Rules(INPUT, (INPUT,), OPERATORS, MAX_ELEMENTS, MAX_PRODUCTS)
 VIEW = Rules("view", (), SEGMENTER_OPERATORS, 1 << 31, 1 << 42)
 # 16 prompts are decoded at once; with 256 channels on 64 x 64, one needs about 2^23 elements and 2^30 products.
 PROMPTS = Rules(None, ("points", "boxes"), SEGMENTER_OPERATORS, 1 << 24, 1 << 33)
+# Thousands of rows are predicted at once; an ensemble of ten perceptrons needs about 2^11 elements and 2^14 products.
+MAP_ROWS = Rules(None, (MAP_INPUT,), MAP_OPERATORS, 1 << 16, 1 << 24, MAX_ML_STRUCTURE_BYTES, ml=True)
 
 
 def check_graph(model: bytes, file: Path, rules: Rules = TILES) -> ModelProto:
@@ -111,11 +147,13 @@ def check_graph(model: bytes, file: Path, rules: Rules = TILES) -> ModelProto:
     BundleError
         Naming the node or tensor and the rule.
     """
-    graph = _parse(model, file)
+    graph = _parse(model, file, rules.max_structure)
     if not all(
         isinstance(name, str) for name in _names(graph)
     ):  # protobuf gives bytes that are no text as bytes
         raise BundleError("a name is not valid UTF-8", file=file, fix=FIX)
+    if any(str(name).startswith(PREFIX) for name in _names(graph)):
+        raise BundleError(f"a name begins with {PREFIX!r}", file=file, fix=FIX)
     _check_structure(graph, file, rules)
     for tensor in graph.graph.initializer:
         _check_tensor(tensor, file)
@@ -154,12 +192,12 @@ def _described(value: onnx.ValueInfoProto) -> tuple[str, int, tuple[int, ...]]:
     return value.name, kind.elem_type, tuple(dim.dim_value for dim in kind.shape.dim[1:])
 
 
-def _parse(model: bytes, file: Path) -> ModelProto:
+def _parse(model: bytes, file: Path, max_structure: int) -> ModelProto:
     try:
         structure = len(model) - _weight_bytes(memoryview(model))
-        if structure > MAX_STRUCTURE_BYTES:
+        if structure > max_structure:
             raise BundleError(
-                f"{structure} bytes beside the weights, at most {MAX_STRUCTURE_BYTES}", file=file, fix=FIX
+                f"{structure} bytes beside the weights, at most {max_structure}", file=file, fix=FIX
             )
         return onnx.load_model_from_string(model)
     except (DecodeError, ValueError) as error:
@@ -226,9 +264,13 @@ def _check_structure(model: ModelProto, file: Path, rules: Rules) -> None:
 
     graph = model.graph
     opsets = [(entry.domain, entry.version) for entry in model.opset_import]
-    custom = sorted({node.domain for node in graph.node} - {"", "ai.onnx"})
+    custom = sorted(
+        {node.domain for node in graph.node} - {"", "ai.onnx", *([ML_DOMAIN] if rules.ml else [])}
+    )
     if custom:
         raise refuse(f"custom operators of {custom}", "operators")
+    if rules.ml:
+        opsets = [one for one in opsets if one not in [(ML_DOMAIN, version) for version in ML_OPSETS]]
     if opsets not in ([("", OPSET)], [("ai.onnx", OPSET)]):
         found = dict(opsets).get("", None) if len(opsets) == 1 else opsets
         raise refuse(f"opset is {found}, expected {OPSET}", "opset")
@@ -240,20 +282,20 @@ def _check_structure(model: ModelProto, file: Path, rules: Rules) -> None:
     if rules.pixels is not None and users != ["Cast"]:
         raise refuse(f"input feeds {users}, expected one Cast", rules.pixels)
     for node in graph.node:
-        if node.op_type not in rules.operators:
+        if node.op_type not in (ML_OPERATORS if node.domain == ML_DOMAIN else rules.operators):
             raise refuse(
                 f"operator {node.op_type[:80]!r} is not among those of a bundle, of which none repeats, branches or"
                 " makes a tensor from a number alone",
                 node.name,
             )
         for attribute in node.attribute:
-            _check_attribute(attribute, node.name, file)
+            _check_attribute(attribute, node, file)
 
 
-def _check_attribute(attribute: AttributeProto, node: str, file: Path) -> None:
+def _check_attribute(attribute: AttributeProto, node: NodeProto, file: Path) -> None:
     simple = {AttributeProto.INT, AttributeProto.INTS, AttributeProto.FLOAT, AttributeProto.FLOATS}
     simple |= {AttributeProto.STRING, AttributeProto.STRINGS}
-    place = f"{node}.{attribute.name}"
+    place = f"{node.name}.{attribute.name}"
     held = any(
         (attribute.HasField("t"), attribute.HasField("g"), attribute.HasField("sparse_tensor"))
     ) or any((attribute.tensors, attribute.graphs, attribute.sparse_tensors))
@@ -264,7 +306,8 @@ def _check_attribute(attribute: AttributeProto, node: str, file: Path) -> None:
             place=place,
             fix=FIX,
         )
-    if any(abs(value) > MAX_INTEGER for value in (attribute.i, *attribute.ints)):
+    counted = node.domain == ML_DOMAIN  # which has identifiers there, and checks of its own
+    if not counted and any(abs(value) > MAX_INTEGER for value in (attribute.i, *attribute.ints)):
         raise BundleError(f"a number beyond {MAX_INTEGER}", file=file, place=place, fix=FIX)
 
 

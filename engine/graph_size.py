@@ -10,6 +10,7 @@ from google.protobuf.message import EncodeError
 from onnx import GraphProto, ModelProto, NodeProto
 
 from lithostream.engine.errors import BundleError
+from lithostream.engine.graph_ml import ML_DOMAIN, check_ml_node, comparisons, stand_in
 
 # HRNet-W32 on tiles of 1024 px needs about 2^26 live elements and 2^38 products.
 MAX_ELEMENTS = 1 << 27  # alive at once, of one tile
@@ -49,6 +50,8 @@ def check_sizes(
             if math.prod(two[name]) not in (math.prod(one[name]), 2 * math.prod(one[name])):
                 raise BundleError("grows faster than the batch", file=file, place=name, fix=FIX)
         _check_channels(node, one, file)
+        if node.domain == ML_DOMAIN:
+            check_ml_node(node, one.get(node.input[0], ()), file)
     alive, products = _live_elements(model.graph, one), _products(model.graph, one)
     for found, limit, what in (
         (alive, max_elements, "elements at once"),
@@ -78,7 +81,11 @@ def _shapes(
     """Shape of each value for a batch, inferred from the input alone: what the file claims is not believed."""
     light = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
     light.graph.name = "graph"
-    light.graph.node.extend(model.graph.node)
+    for node in model.graph.node:
+        if node.domain == ML_DOMAIN:
+            node, columns = stand_in(node, file)
+            light.graph.initializer.append(columns)
+        light.graph.node.append(node)
     light.graph.input.extend(model.graph.input)
     for value in light.graph.input:
         for place, dim in enumerate(value.type.tensor_type.shape.dim):
@@ -126,7 +133,9 @@ def _products(graph: GraphProto, shapes: dict[str, tuple[int, ...]]) -> int:
     total = 0
     for node in graph.node:
         size = math.prod(shapes[node.output[0]])
-        if node.op_type == "Conv":
+        if node.domain == ML_DOMAIN:
+            total += comparisons(node)
+        elif node.op_type == "Conv":
             total += size * math.prod(shapes[node.input[1]][1:])
         elif node.op_type == "MatMul":
             total += size * shapes[node.input[0]][-1]

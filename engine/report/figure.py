@@ -37,7 +37,7 @@ _REMARK = 0.3  # least height of a hatched stretch that says what it is
 _MINERALS_TO_PROPERTY = 1.7  # panel widths
 _LEGEND_COLUMNS = 3
 
-_style_lock = Lock()  # matplotlib's settings belong to the whole process
+style_lock = Lock()  # matplotlib's settings belong to the whole process
 
 
 def strip_log_svg(section: ReportSection) -> bytes:
@@ -49,7 +49,7 @@ def strip_log_svg(section: ReportSection) -> bytes:
         Truth is given for some minerals only, or of another length than the table.
     """
     out = io.BytesIO()
-    with _style_lock, mpl.rc_context():
+    with style_lock, mpl.rc_context():
         mpl.rcdefaults()  # a personal matplotlibrc changes no report
         mpl.rcParams.update(style.FIGURE_STYLE)
         figure = _Drawing(section).draw()

@@ -47,10 +47,15 @@ def render_report(run: ReportRun, path: Path) -> None:
     OSError
         A strip cannot be read or the report not written.
     """
-    css = files("lithostream.engine.report").joinpath("report.css").read_text(encoding="utf-8")
     parts = [_header(run), _contents(run), _quarantine(run.quarantined)]
     parts += [_section(number, section) for number, section in enumerate(run.sections)]
-    page = _PAGE.format(title=escape(run.title), css=css, body="\n".join(filter(None, parts)))
+    write_page(path, run.title, parts)
+
+
+def write_page(path: Path, title: str, parts: Iterable[str]) -> None:
+    """Write parts of HTML as one page in the style of all reports."""
+    css = files("lithostream.engine.report").joinpath("report.css").read_text(encoding="utf-8")
+    page = _PAGE.format(title=escape(title), css=css, body="\n".join(filter(None, parts)))
     path.write_text(page, encoding="utf-8", newline="\n")
 
 
@@ -65,10 +70,10 @@ def _header(run: ReportRun) -> str:
 </header>
 <section class="card">
 <h2>Run</h2>
-{_facts(facts)}
+{facts_table(facts)}
 <details><summary>Versions and settings</summary>
-<div class="columns"><div><h3>Versions</h3>{_facts(run.versions)}</div>
-<div><h3>Settings</h3>{_facts(run.settings)}</div></div>
+<div class="columns"><div><h3>Versions</h3>{facts_table(run.versions)}</div>
+<div><h3>Settings</h3>{facts_table(run.settings)}</div></div>
 </details>
 </section>"""
 
@@ -85,7 +90,7 @@ def _contents(run: ReportRun) -> str:
         counts = [table.num_rows, *(flags_of(table, name).sum() for name in ("no_core", "out_of_domain"))]
         link = f'<a href="#section-{number}">{escape(section.name)}</a>'
         rows.append([link, f"{round(top, 1):g} to {round(base, 1):g}", *map(str, counts)])
-    return f'<section class="card">\n<h2>Sections</h2>\n{_numbers(heading, rows)}\n</section>'
+    return f'<section class="card">\n<h2>Sections</h2>\n{numbers_table(heading, rows)}\n</section>'
 
 
 def _quarantine(entries: Sequence[Quarantined]) -> str:
@@ -113,7 +118,7 @@ def _section(number: int, section: ReportSection) -> str:
 <img class="figure" alt="{escape(_alt(section))}" src="data:image/svg+xml;base64,{picture}">
 {_summary("Properties, over the intervals inside the domain", *property_table(section))}
 {_summary("Minerals, mean over the intervals with an answer", *mineral_table(section))}
-<div class="columns"><div><h3>Facts</h3>{_facts(section_facts(section))}</div>
+<div class="columns"><div><h3>Facts</h3>{facts_table(section_facts(section))}</div>
 <div><h3>Notes</h3>{f"<ul>{notes}</ul>" if notes else "<p>None.</p>"}</div></div>
 </section>"""
 
@@ -121,7 +126,7 @@ def _section(number: int, section: ReportSection) -> str:
 def _summary(title: str, heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     if not rows:
         return ""
-    return f"<h3>{title}</h3>\n{_numbers(heading, [[escape(cell) for cell in row] for row in rows])}"
+    return f"<h3>{title}</h3>\n{numbers_table(heading, [[escape(cell) for cell in row] for row in rows])}"
 
 
 def _alt(section: ReportSection) -> str:
@@ -130,12 +135,13 @@ def _alt(section: ReportSection) -> str:
     return f"Strip log of {section.name}: picture of the core, {', '.join(shown)} against section offset."
 
 
-def _facts(facts: Mapping[str, str]) -> str:
+def facts_table(facts: Mapping[str, str]) -> str:
+    """Render names and values."""
     rows = "".join(f"<tr><th>{escape(key)}</th><td>{escape(value)}</td></tr>" for key, value in facts.items())
     return f"<table><tbody>{rows}</tbody></table>"
 
 
-def _numbers(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def numbers_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Render a table of escaped cells whose first column names the row."""
     head = "".join(f"<th>{escape(name)}</th>" for name in heading)
     body = "".join(
