@@ -11,14 +11,14 @@ Architecture = Literal["small", "vit_b", "vit_l", "vit_h"]
 
 
 class Stage(StrictModel):
-    """Steps on scenes of one size.
+    """Steps on scenes of one size, in one way.
 
     Attributes
     ----------
     steps : int
     size_px : int
-        Edge of a scene, by 32, at most 512: a smaller one is a cut-out of a view, with objects of the same
-        size in px, and costs less.
+        Edge of what is seen of a scene, by 32, at most 512: a smaller one is a cut-out of a view, with objects of
+        the same size in px, and costs less.
     batch : int
         Scenes of a step.
     prompts : int
@@ -29,6 +29,11 @@ class Stage(StrictModel):
     size_px: int = Field(default=256, ge=64, le=512, multiple_of=32)
     batch: int = Field(default=8, ge=2)
     prompts: int = Field(default=12, ge=1, le=64)
+
+    @property
+    def views(self) -> float:
+        """Views of 512 px that a step sees as many pixels as."""
+        return self.batch * (self.size_px / 512) ** 2
 
 
 class DistilConfig(StrictModel):
@@ -58,7 +63,7 @@ class SegmenterConfig(StrictModel):
     stages : tuple of Stage
         One after the other, under one schedule.
     learning_rate, weight_decay : float
-        AdamW's; the rate rises over `warmup` steps, then falls as a cosine to 0.
+        AdamW's; the rate rises over `warmup` steps and falls as a cosine of the pixels seen to 0.
     warmup : int
     ema : float
         Decay per step of the moving average of the weights that is kept.
@@ -74,7 +79,7 @@ class SegmenterConfig(StrictModel):
 
     seed: int = 0
     stages: tuple[Stage, ...] = Field(min_length=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate: float = Field(default=2e-3, gt=0)
     weight_decay: float = Field(default=0.05, ge=0)
     warmup: int = Field(default=200, ge=0)
     ema: float = Field(default=0.998, ge=0, lt=1)
@@ -89,6 +94,14 @@ class SegmenterConfig(StrictModel):
     def steps(self) -> int:
         """Of all stages."""
         return sum(stage.steps for stage in self.stages)
+
+    def views(self, step: int) -> float:
+        """Count the views of 512 px that were seen before a step."""
+        seen = 0.0
+        for stage in self.stages:
+            seen += min(step, stage.steps) * stage.views
+            step -= min(step, stage.steps)
+        return seen
 
     def stage_of(self, step: int) -> Stage:
         """Stage of a step from 0."""

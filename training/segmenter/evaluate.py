@@ -50,8 +50,8 @@ def score(sam: Sam, scenes: int, size: int = 512) -> SegmenterScore:
         prompts = draw_prompts(rng, made, PROMPTS, 0.0, 0.0)
         with torch.no_grad():
             embedding = sam.image_encoder(images(sam, [made.rgb], device))
-            logits, quality = answer(sam, embedding, prompts, (0, 0))
-        found, worth = logits[:, 1:].cpu().numpy() > 0, quality[:, 1:].cpu().numpy()
+            logits, quality = answer(sam, embedding, [prompts])
+        found, worth = logits[0, :, 1:].cpu().numpy() > 0, quality[0, :, 1:].cpu().numpy()
         wanted = prompts.masks >= 0.5
         real = wanted.any(axis=(1, 2))
         ious = mask_iou(found, wanted[:, None])[real]

@@ -10,27 +10,34 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from segment_anything.modeling import Sam
-from torch import Tensor
+from torch import Tensor, nn
 
 from lithostream.training.segmenter.batch import answer, images
 from lithostream.training.segmenter.config import SegmenterConfig
 from lithostream.training.segmenter.fields import Bytes, Floats
+from lithostream.training.segmenter.geometry import CHANNELS, geometry, geometry_loss
 from lithostream.training.segmenter.loss import mask_loss
 from lithostream.training.segmenter.prompts import Prompts, draw_prompts
-from lithostream.training.segmenter.scenes import Scene, scene
+from lithostream.training.segmenter.scenes import Scene, renumbered, scene
 
 Teacher = Callable[[Scene, Prompts], Floats]
 GRADIENT_NORM = 1.0
 AHEAD = 3  # batches drawn while one is learned
-SEEN = 4  # times that a scene is learned from, about
-KEPT = 400  # scenes
+SEEN = 20  # times that every pixel of a scene is learned from, about
+FIRST, KEPT = 64, 400  # scenes to begin with, and at most
+NARROW_PX = 96  # least width of a strip
+CELL = 4  # pixels of a mask along a value of the embedding
+GEOMETRY = 0.5  # weight of what pixels say about their objects
+SETTLED = 0.7  # part of the steps after which the statistics of normalisation stay
 
 
 class Example(NamedTuple):
-    """A scene, its prompts, and the masks that a teacher gives for them, if there is one."""
+    """A scene of which `valid` rows and columns are image, its prompts, and a teacher's masks if there is one."""
 
     rgb: Bytes
+    valid: tuple[int, int]
     prompts: Prompts
+    geometry: Floats
     taught: Floats | None
 
 
@@ -48,7 +55,10 @@ class Learner:
         self.config, self.device, self.step = config, device, 0
         self.sam = sam.to(device, memory_format=torch.channels_last)
         self.average = deepcopy(self.sam).eval().requires_grad_(False)
-        named = dict(self.sam.named_parameters())
+        self.geometry = nn.Sequential(
+            nn.Conv2d(self.sam.mask_decoder.transformer_dim, CHANNELS * CELL**2, 1), nn.PixelShuffle(CELL)
+        ).to(device)
+        named = dict(self.sam.named_parameters()) | dict(self.geometry.named_parameters())
         flat = [value for value in named.values() if value.ndim < 2]
         deep = [value for value in named.values() if value.ndim >= 2]
         groups = [
@@ -63,6 +73,10 @@ class Learner:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.sam.train()
+        if self.config.views(self.step) >= SETTLED * self.config.views(self.config.steps):
+            for module in self.sam.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
         self.optimiser.zero_grad(set_to_none=True)
         loss = self._loss(examples)
         loss.backward()
@@ -74,19 +88,30 @@ class Learner:
 
     def _loss(self, examples: list[Example]) -> Tensor:
         rng = np.random.default_rng((self.config.seed, self.step, 1))
-        embedding = self.sam.image_encoder(images(self.sam, [each.rgb for each in examples], self.device))
-        room = self.sam.prompt_encoder.image_embedding_size[0] - embedding.shape[-1]
-        losses = []
-        for at, each in enumerate(examples):
-            corner = int(rng.integers(room + 1)), int(rng.integers(room + 1))
-            logits, quality = answer(self.sam, embedding[at : at + 1], each.prompts, corner)
-            exact = torch.from_numpy(each.prompts.masks).to(self.device)
-            wanted = exact
-            if each.taught is not None and self.config.distil is not None:
-                share = self.config.distil.weight
-                wanted = (1 - share) * exact + share * torch.from_numpy(each.taught).to(self.device)
-            losses.append(mask_loss(logits, quality, wanted, exact))
-        return torch.stack(losses).mean()
+        grid = self.sam.prompt_encoder.image_embedding_size[0]
+        stride = self.sam.image_encoder.img_size // grid
+        room = grid - len(examples[0].rgb) // stride
+        corner = int(rng.integers(room + 1)), int(rng.integers(room + 1))
+        shown = images(
+            self.sam, [each.rgb for each in examples], self.device, [each.valid for each in examples]
+        )
+        embedding = self.sam.image_encoder(shown, corner)
+        logits, quality = answer(self.sam, embedding, [each.prompts for each in examples], corner)
+        exact = self._stacked([each.prompts.masks for each in examples])
+        wanted = exact
+        if self.config.distil is not None:
+            taught = self._stacked([each.taught for each in examples if each.taught is not None])
+            wanted = torch.lerp(exact, taught, self.config.distil.weight)
+        of_masks = mask_loss(*(each.flatten(0, 1) for each in (logits, quality, wanted, exact)))
+        known, place = (
+            self._stacked([each.geometry for each in examples]),
+            (corner[0] * stride, corner[1] * stride),
+        )
+        of_pixels = geometry_loss(self.geometry(embedding), known, place, grid * stride)
+        return of_masks + GEOMETRY * of_pixels
+
+    def _stacked(self, arrays: list[Floats]) -> Tensor:
+        return torch.from_numpy(np.stack(arrays)).to(self.device)
 
     def _move_average(self) -> None:
         """Follow the weights; in the first steps faster, so that the random start is forgotten."""
@@ -102,6 +127,7 @@ class Learner:
     def tensors(self) -> dict[str, Tensor]:
         """Everything that the next step depends on, but the step."""
         found = {f"sam.{name}": value for name, value in self.sam.state_dict().items()}
+        found |= {f"geometry.{name}": value for name, value in self.geometry.state_dict().items()}
         found |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
         for index, state in self.optimiser.state_dict()["state"].items():
             found |= {f"optimiser.{index}.{name}": value for name, value in state.items()}
@@ -109,7 +135,11 @@ class Learner:
 
     def take_up(self, tensors: dict[str, Tensor], step: int) -> None:
         """Go on from what `tensors` gave at `step`."""
-        for prefix, module in (("sam.", self.sam), ("average.", self.average)):
+        for prefix, module in (
+            ("sam.", self.sam),
+            ("average.", self.average),
+            ("geometry.", self.geometry),
+        ):
             module.load_state_dict(
                 {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
             )
@@ -124,11 +154,10 @@ class Learner:
 
 
 def learning_rate(config: SegmenterConfig, step: int) -> float:
-    """Rise in a line over the warm-up, then fall as a cosine to 0 at the last step."""
-    if step < config.warmup:
-        return config.learning_rate * (step + 1) / config.warmup
-    part = (step - config.warmup) / max(config.steps - config.warmup, 1)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * part))
+    """Rise in a line over the warm-up, and fall as a cosine of the pixels seen to 0 at the end."""
+    rise = min(1.0, (step + 1) / max(config.warmup, 1))
+    part = config.views(step) / config.views(config.steps)
+    return config.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * part))
 
 
 def batches(config: SegmenterConfig, first: int, teacher: Teacher | None = None) -> Iterator[list[Example]]:
@@ -144,7 +173,7 @@ def batches(config: SegmenterConfig, first: int, teacher: Teacher | None = None)
 
 
 class Scenes:
-    """Scenes of each step: some new, the others out of the last `KEPT`, mirrored by chance.
+    """Scenes of each step, out of the last `KEPT`, which move on as training does.
 
     To draw a scene takes longer than to learn from it. Which scenes a step has follows from its number alone, so a
     training that is taken up draws again what it needs.
@@ -152,38 +181,63 @@ class Scenes:
 
     def __init__(self, config: SegmenterConfig) -> None:
         self.config = config
-        self._kept: dict[tuple[int, int], Scene] = {}
+        self._kept: dict[int, Scene] = {}
 
     def of(self, step: int) -> list[Scene]:
         """Scenes of a step."""
         stage, found = self.config.stage_of(step), []
-        fresh = max(1, stage.batch // SEEN)
+        end = FIRST + int(self.config.views(step) / SEEN)
+        start = max(0, end - KEPT)
+        for place in [place for place in self._kept if place < start]:
+            del self._kept[place]
         for at in range(stage.batch):
             rng = np.random.default_rng((self.config.seed, step, at, 3))
-            newest = fresh * step + at
-            oldest = max(0, fresh * (step + 1) - KEPT)
-            number = newest if at < fresh else int(rng.integers(oldest, fresh * (step + 1)))
-            found.append(_mirrored(rng, self._scene(number, stage.size_px)))
-        for place in [place for place in self._kept if place[0] < fresh * (step + 1) - KEPT]:
-            del self._kept[place]
+            found.append(self._scene(int(rng.integers(start, end))))
         return found
 
-    def _scene(self, number: int, size: int) -> Scene:
-        if (number, size) not in self._kept:
+    def _scene(self, number: int) -> Scene:
+        if number not in self._kept:
             seed = int(np.random.default_rng((self.config.seed, number, 2)).integers(2**39))
-            self._kept[number, size] = scene(seed, size)
-        return self._kept[number, size]
+            self._kept[number] = scene(seed, max(stage.size_px for stage in self.config.stages))
+        return self._kept[number]
 
 
-def _mirrored(rng: np.random.Generator, one: Scene) -> Scene:
+def varied(rng: np.random.Generator, one: Scene, size: int) -> tuple[Scene, tuple[int, int]]:
+    """Cut `size` px out of a scene, turned and mirrored, change its light, and leave a strip of it as often as not.
+
+    Returns
+    -------
+    Scene
+        Black and without objects beyond the strip, as views of narrow cores are.
+    (int, int)
+        Rows and columns of the strip.
+    """
     steps = tuple(slice(None, None, int(turn)) for turn in rng.choice([-1, 1], 2))
-    return Scene(one.rgb[steps].copy(), one.whole[steps].copy(), one.part[steps].copy())
+    across = bool(rng.integers(2))
+    rgb, whole, part = (np.swapaxes(each[steps], 0, 1) if across else each[steps] for each in one)
+    width = size if rng.random() < 0.5 else int(rng.integers(min(NARROW_PX, size), size + 1))
+    top, left = int(rng.integers(len(rgb) - size + 1)), int(rng.integers(len(rgb) - width + 1))
+    cut = slice(top, top + size), slice(left, left + width)
+    tone = 255 * (np.arange(256) / 255) ** rng.uniform(0.75, 1.3)
+    tone = (tone - tone.mean()) * rng.uniform(0.6, 1.1) + tone.mean()
+    curves = (
+        (tone * (rng.uniform(0.85, 1.15) * rng.uniform(0.94, 1.06, (3, 1)))).clip(0, 255).astype(np.uint8)
+    )
+    shown, labels = np.zeros((size, size, 3), np.uint8), np.zeros((2, size, size), np.int32)
+    for channel, curve in enumerate(curves):
+        shown[:, :width, channel] = curve[rgb[*cut, channel]]
+    for label, found in zip(labels, (whole, part), strict=True):
+        label[:, :width] = renumbered(found[cut].astype(np.int32))
+    return Scene(shown, *labels), (size, width)
 
 
 def _batch(scenes: Scenes, step: int, teacher: Teacher | None) -> list[Example]:
     config, made = scenes.config, []
     for at, drawn in enumerate(scenes.of(step)):
         rng = np.random.default_rng((config.seed, step, at, 4))
-        prompts = draw_prompts(rng, drawn, config.stage_of(step).prompts, config.boxes, config.nowhere)
-        made.append(Example(drawn.rgb, prompts, teacher(drawn, prompts) if teacher else None))
+        stage = config.stage_of(step)
+        seen, valid = varied(rng, drawn, stage.size_px)
+        prompts = draw_prompts(rng, seen, stage.prompts, config.boxes, config.nowhere)
+        taught = teacher(seen, prompts) if teacher else None
+        made.append(Example(seen.rgb, valid, prompts, geometry(seen.whole), taught))
     return made

@@ -44,26 +44,36 @@ def draw_prompts(rng: Random, scene: Scene, count: int, boxes: float, nowhere: f
     boxes, nowhere : float
         As in `SegmenterConfig`.
     """
-    drawn = [_one(rng, scene, nowhere) for _ in range(count)]
+    pixels = [np.bincount(label.ravel()) for label in (scene.whole, scene.part)]
+    drawn = [_one(rng, scene, pixels, nowhere) for _ in range(count)]
     points = np.array([(x, y) for x, y, _ in drawn], np.float32)
     inside = np.stack([mask for _, _, mask in drawn])
     has = inside.any(axis=(1, 2))
     found = np.stack([_box(rng, mask) for mask in inside])
-    size = len(scene.rgb) // MASK_STRIDE
-    shares = inside.reshape(count, size, MASK_STRIDE, size, MASK_STRIDE).mean(axis=(2, 4), dtype=np.float32)
-    return Prompts(points, found, has & (rng.random(count) < boxes), shares)
+    return Prompts(points, found, has & (rng.random(count) < boxes), _shares(inside))
 
 
-def _one(rng: Random, scene: Scene, nowhere: float) -> tuple[int, int, Bools]:
-    gap = scene.whole == 0
-    if not scene.whole.any() or (rng.random() < nowhere and gap.any()):
-        return *_pixel(rng, gap), np.zeros(gap.shape, np.bool_)
-    label = scene.part if scene.part.any() and rng.random() < PART_CHANCE else scene.whole
-    pixels = np.bincount(label.ravel())
-    pixels[0] = 0
-    share = np.sqrt(pixels)
+def _one(
+    rng: Random, scene: Scene, pixels: list[npt.NDArray[np.int64]], nowhere: float
+) -> tuple[int, int, Bools]:
+    whole, part = pixels
+    if len(whole) == 1 or (rng.random() < nowhere and whole[0]):
+        return *_pixel(rng, scene.whole == 0), np.zeros(scene.whole.shape, np.bool_)
+    of_part = len(part) > 1 and rng.random() < PART_CHANCE
+    label, counted = (scene.part, part) if of_part else (scene.whole, whole)
+    share = np.sqrt(counted)
+    share[0] = 0
     inside = label == rng.choice(len(share), p=share / share.sum())
     return *_pixel(rng, inside), inside
+
+
+def _shares(inside: Bools) -> npt.NDArray[np.float32]:
+    """Share of each square of `MASK_STRIDE` px, float32 [P, S / 4, S / 4]."""
+    count, size, _ = inside.shape
+    cells = inside.view(np.uint8).reshape(count, size // MASK_STRIDE, MASK_STRIDE, size)
+    rows = cells[:, :, 0] + cells[:, :, 1] + cells[:, :, 2] + cells[:, :, 3]
+    cells = rows.reshape(count, size // MASK_STRIDE, size // MASK_STRIDE, MASK_STRIDE)
+    return np.asarray(cells.sum(axis=3, dtype=np.uint8) / np.float32(MASK_STRIDE**2), np.float32)
 
 
 def _pixel(rng: Random, inside: Bools) -> tuple[int, int]:
