@@ -86,7 +86,8 @@ def tiles_to_intervals(
     for column, value in enumerate(values.T):
         mean[:, column] = total(core_fraction * value) / known
         centred = value - middle[column]
-        shift, square = (total(core_fraction * c) / known for c in (centred, centred * centred))
+        shift = total(core_fraction * centred) / known
+        square = total(core_fraction * centred * centred) / known
         std[:, column] = np.sqrt(np.maximum(square - shift * shift, 0.0))
     per_row = np.bincount(tile_row, minlength=rows)
     count = np.bincount(pieces.interval, per_row[pieces.tile_row], minlength=intervals)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load, save
 
@@ -41,7 +42,9 @@ class Spill:
             The disk is full.
         """
         self._file.seek(self._ends[-1])
-        written = self._file.write(save(dict(arrays)))
+        # Of an array in another order safetensors would write the bytes as they lie.
+        record = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
+        written = self._file.write(save(record))
         self._ends.append(self._ends[-1] + written)
 
     def read(self, number: int) -> Arrays:

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from lithostream.engine.core import tables
 from lithostream.engine.core.tables import Column, Field
-from lithostream.engine.io.parquet import write_parquet
+from lithostream.engine.io.parquet import PART_ROWS, write_parquet, write_parts
 from lithostream.kernels.errors import ContractError
 
 TARGETS = ("density", "magnetic_susceptibility")
@@ -193,3 +194,23 @@ def test_an_empty_table_is_written_whole(tmp_path: Path) -> None:
     table = tables.build_table(INTERVALS, columns(INTERVALS, 0), {})
     write_parquet(table, tmp_path / "t.parquet")
     assert pq.read_table(tmp_path / "t.parquet").equals(table)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 1000, PART_ROWS, PART_ROWS + 1, 2 * PART_ROWS, 2 * PART_ROWS + 999])
+def test_a_table_in_parts_is_the_whole_table(rows: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(rows)
+    given = {name: rng.permutation(values) for name, values in columns(FIELDS["segments"], rows).items()}
+    given["density"][rng.random(rows) < 0.3] = np.nan
+    whole = tables.build_table(FIELDS["segments"], given, {"section": "A1"})
+    cuts = np.sort(rng.integers(0, rows + 1, 9)).tolist()
+    contents = []
+    for edges in ([0, rows], [0, *cuts, rows], [*range(0, rows, 1500), rows]):
+        write_parts((whole.slice(a, b - a) for a, b in pairwise([0, *edges])), tmp_path / "t.parquet")
+        contents.append((tmp_path / "t.parquet").read_bytes())
+    assert contents[0] == contents[1] == contents[2]
+    assert pq.read_table(tmp_path / "t.parquet").equals(whole, check_metadata=True)
+    if rows <= PART_ROWS:
+        write_parquet(whole, tmp_path / "t.parquet")
+        assert contents[0] == (tmp_path / "t.parquet").read_bytes()
+    groups = pq.ParquetFile(tmp_path / "t.parquet").metadata
+    assert all(groups.row_group(k).num_rows == PART_ROWS for k in range(groups.num_row_groups - 1))
