@@ -98,6 +98,19 @@ def train_segmenter(
     print(json.dumps(record) if as_json else out)
 
 
+@train_app.command("transfer")
+def train_transfer(
+    config: Annotated[Path, typer.Argument(help="Configuration, TOML.")],
+    out: OutOption,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare models of prospectivity from few deposits under spatial blocks; writes the table and every model."""
+    with _needs_train_extra():
+        from lithostream.training.transfer.study import train_transfer as train
+    summary = train(config, out, console)
+    print(json.dumps(summary) if as_json else out)
+
+
 @app.command()
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="Folder that `train` wrote.")],
@@ -110,28 +123,48 @@ def export(
         Path | None,
         typer.Option("--segmenter", help="Folder of `train segmenter`, or weights of Segment Anything."),
     ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Of a transfer study. Default: the one that won.")
+    ] = None,
 ) -> None:
     """Turn a checkpoint into a verified bundle."""
     with _needs_train_extra():
         from lithostream.export.bundle import export_bundle
+        from lithostream.export.transfer import export_map
+        from lithostream.training.transfer.checkpoint import is_transfer
+    if is_transfer(checkpoint):
+        if precision or segmenter:
+            raise ConfigError("a map bundle has one precision and no segmenter", fix="leave them out")
+        print(export_map(checkpoint, out, model))
+        return
+    if model:
+        raise ConfigError("--model names one of a transfer study", fix="leave it out")
     print(export_bundle(checkpoint, out, precision or (), segmenter=segmenter))
 
 
 @app.command()
 def evaluate(
     bundle: Annotated[Path, typer.Argument(help="Model bundle.")],
-    data: Annotated[Path, typer.Argument(help="Manifest or folder of sections with sensor logs.")],
+    data: Annotated[
+        Path,
+        typer.Argument(
+            help="Sections with sensor logs: manifest or folder. Of a map bundle: labelled points."
+        ),
+    ],
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for evaluation.json and a plot per section.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score a bundle on measured sections, beside ridge and random forest on mean colour."""
+    """Score a bundle on measured sections, beside ridge and random forest on mean colour; or on labelled points."""
+    from lithostream.engine.maps.bundle import is_map_bundle
+
     with _needs_train_extra():
         from lithostream.training.evaluate import evaluate as score
-    result = score(bundle, data, console, out)
+        from lithostream.training.transfer.evaluate import evaluate_map
+    found = (evaluate_map if is_map_bundle(bundle) else score)(bundle, data, console, out)
     if as_json:
-        print(result.model_dump_json())
+        print(found.model_dump_json())
 
 
 @app.command()
