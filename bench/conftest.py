@@ -36,6 +36,8 @@ PACKAGES = (
     "fast-slic",
     "pykdtree",
     "Pillow",
+    "tifffile",
+    "imagecodecs",
     "torch",
     "onnxruntime",
     "openvino",
