@@ -6,10 +6,11 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
@@ -30,6 +31,8 @@ SEGMENTER_GOLDEN = "segmenter.golden.safetensors"
 MAX_SEGMENTER_BYTES = (1 << 31) - 1  # protobuf's limit; ViT-H in fp16 has 1.3 GB
 MAX_SEGMENTER_GOLDEN_BYTES = 1 << 20  # of 0.1 MB
 FILES = (MODEL, ENDMEMBERS, GOLDEN)  # of every bundle; a depth model where the manifest lists it
+
+ManifestModel = TypeVar("ManifestModel", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,28 +132,14 @@ def load_bundle(path: Path) -> Bundle:
     BundleError
         Naming the file and what is wrong with it.
     """
-    manifest_path = path / MANIFEST
-    raw = read_file(manifest_path, limit=1 << 20)
-    check_schema(raw, manifest_path)
-    try:
-        manifest = Manifest.model_validate_json(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise BundleError(
-            first["msg"],
-            file=manifest_path,
-            place=place,
-            fix="use a bundle made by this version's `lithostream export`",
-        ) from error
+    manifest, sha256 = read_manifest(path, Manifest)
     contents = {name: checked_file(path / name, manifest.files) for name in FILES}
-    _check_outputs(manifest, manifest_path)
+    _check_outputs(manifest, path / MANIFEST)
     tiles, properties = _golden(contents[GOLDEN], path / GOLDEN, manifest)
     _check_network(contents[MODEL], path / MODEL, manifest)
     variants: dict[str, bytes] = {
         one.precision: _variant(path / model_file(one.precision), manifest) for one in manifest.variants
     }
-    sha256 = hashlib.sha256(raw).hexdigest()
     return Bundle(
         path,
         manifest,
@@ -163,6 +152,30 @@ def load_bundle(path: Path) -> Bundle:
         _segmenter(path, manifest),
         _segmenter_golden(path / SEGMENTER_GOLDEN, manifest),
     )
+
+
+def read_manifest(path: Path, schema: type[ManifestModel]) -> tuple[ManifestModel, str]:
+    """Read what a bundle of either job says of itself, and its SHA-256.
+
+    Raises
+    ------
+    BundleError
+        It is missing, of a later version, or not of the schema.
+    """
+    file = path / MANIFEST
+    raw = read_file(file, limit=1 << 20)
+    check_schema(raw, file)
+    try:
+        manifest = schema.model_validate_json(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise BundleError(
+            first["msg"],
+            file=file,
+            place=".".join(str(part) for part in first["loc"]),
+            fix="use a bundle made by this version's `lithostream export`",
+        ) from error
+    return manifest, hashlib.sha256(raw).hexdigest()
 
 
 def read_file(path: Path, *, limit: int) -> bytes:

@@ -5,7 +5,7 @@ import hashlib
 import io
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -99,7 +99,7 @@ def export_bundle(
     variants, figures = _add_variants(record, precisions, contents, tiles, calibration)
     stated = None if segmenter is None else _add_segmenter(segmenter, contents, figures)
     contents[MANIFEST] = _manifest(record, contents, variants, figures, stated)
-    _write(out, contents)
+    write_proved(out, contents, _prove)
     return out
 
 
@@ -215,20 +215,32 @@ def _manifest(
     return (manifest.model_dump_json(indent=2) + "\n").encode()
 
 
-def _write(out: Path, contents: dict[str, bytes]) -> None:
-    """Write beside `out`, load and run the result as a deployment would, then rename."""
+def write_proved(out: Path, contents: dict[str, bytes], prove: Callable[[Path], object]) -> None:
+    """Write beside `out`, load and run the result as a deployment would, then rename.
+
+    Parameters
+    ----------
+    out : Path
+    contents : dict of file name to bytes
+    prove : callable
+        Given the folder, raises what speaks against it.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         folder.chmod(0o755)
         for name, content in contents.items():
             (folder / name).write_bytes(content)
-        bundle = load_bundle(folder)
-        open_session(bundle, batch=8, threads=1, backend="onnxruntime")
-        if bundle.segmenter is not None:
-            SegmenterSession(bundle, threads=1)
-        for variant in bundle.manifest.variants:
-            open_session(bundle, batch=8, threads=1, backend="onnxruntime", precision=variant.precision)
+        prove(folder)
         folder.rename(out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _prove(folder: Path) -> None:
+    bundle = load_bundle(folder)
+    open_session(bundle, batch=8, threads=1, backend="onnxruntime")
+    if bundle.segmenter is not None:
+        SegmenterSession(bundle, threads=1)
+    for variant in bundle.manifest.variants:
+        open_session(bundle, batch=8, threads=1, backend="onnxruntime", precision=variant.precision)

@@ -1,8 +1,6 @@
 """From a checkpoint of the transfer study to a verified map bundle."""
 
 import hashlib
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,7 @@ from lithostream.engine.graph_check import MAP_INPUT
 from lithostream.engine.maps.bundle import load_map_bundle
 from lithostream.engine.maps.manifest import MapManifest, Predictor
 from lithostream.engine.maps.session import MapSession
+from lithostream.export.bundle import write_proved
 from lithostream.export.transfer_graph import build_graph
 from lithostream.training.transfer.checkpoint import LoadedModel, TransferRecord, load_model, load_record
 
@@ -57,7 +56,7 @@ def export_map(checkpoint: Path, out: Path, model: str | None = None) -> Path:
         GOLDEN: save({"rows": loaded.golden_rows, "probability": probability}),
     }
     contents[MANIFEST] = _manifest(record, name, loaded, contents)
-    _write(out, contents)
+    write_proved(out, contents, lambda folder: MapSession(load_map_bundle(folder)))
     return out
 
 
@@ -114,17 +113,3 @@ def _manifest(record: TransferRecord, name: str, model: LoadedModel, contents: d
         files={file: hashlib.sha256(content).hexdigest() for file, content in contents.items()},
     )
     return (manifest.model_dump_json(indent=2) + "\n").encode()
-
-
-def _write(out: Path, contents: dict[str, bytes]) -> None:
-    """Write beside `out`, load and run the result as a deployment would, then rename."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        folder.chmod(0o755)
-        for name, content in contents.items():
-            (folder / name).write_bytes(content)
-        MapSession(load_map_bundle(folder))
-        folder.rename(out)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -1,6 +1,5 @@
 """The map bundle: a folder of a manifest, one network and golden rows, proved whole before it is used."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from lithostream.engine.bundle import GOLDEN, MANIFEST, MODEL, check_schema, checked_file, read_file
+from lithostream.engine.bundle import GOLDEN, MANIFEST, MODEL, checked_file, read_file, read_manifest
 from lithostream.engine.errors import BundleError
 from lithostream.engine.graph_check import MAP_INPUT, MAP_ROWS, check_graph
 from lithostream.engine.maps.manifest import MapManifest
@@ -74,24 +73,12 @@ def load_map_bundle(path: Path) -> MapBundle:
     BundleError
         Naming the file and what is wrong with it.
     """
-    manifest_path = path / MANIFEST
-    raw = read_file(manifest_path, limit=1 << 20)
-    check_schema(raw, manifest_path)
-    try:
-        manifest = MapManifest.model_validate_json(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise BundleError(
-            first["msg"],
-            file=manifest_path,
-            place=".".join(str(part) for part in first["loc"]),
-            fix="use a map bundle made by this version's `lithostream export`",
-        ) from error
+    manifest, sha256 = read_manifest(path, MapManifest)
     model, golden = (checked_file(path / name, manifest.files) for name in FILES)
     columns = len(manifest.predictors)
     rows, probability = _golden(golden, path / GOLDEN, columns)
     _check_signature(check_graph(model, path / MODEL, MAP_ROWS), path / MODEL, columns)
-    return MapBundle(path, manifest, hashlib.sha256(raw).hexdigest(), model, rows, probability)
+    return MapBundle(path, manifest, sha256, model, rows, probability)
 
 
 def _golden(content: bytes, path: Path, columns: int) -> tuple[Floats, Floats]:
