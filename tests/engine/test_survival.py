@@ -31,7 +31,7 @@ from lithostream.engine.stream.run_record import RunRecord
 from lithostream.engine.stream.runner import run
 from lithostream.engine.stream.verify_run import verify_run
 
-CORES, KILLS = 3, 4  # bench/soak.py kills more often
+CORES, KILLS = 3, 20  # bench/soak.py kills more often
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def whole(out: Path, wanted: dict[str, bytes]) -> bool:
 
 
 def test_killed_at_random_times_a_rerun_gives_the_same_bytes() -> None:
-    assert kills(KILLS, seed=7, length_cm=12.0, places=(ANY,)) >= 1
+    assert kills(KILLS, seed=7, length_cm=12.0, places=(ANY,)) > KILLS // 2
 
 
 @pytest.mark.parametrize(("leak_mb", "passes"), [(0.0, True), (10.0, False)])
