@@ -3,10 +3,9 @@
     python bench/efficiency.py                      # 8 generated sections of 60 cm, 7 runs
     python bench/efficiency.py --threads 2 --bundle my-bundle
 
-Efficiency is max(slowest stage alone, CPU seconds / cores) / time taken; 0.97 is asked for. Stages alone: decoding all
-sections; finishing and committing all of them (their seconds within the run, which include waiting for a core). The CPU
-time is that of the run itself, so what it wastes in waiting shows, what it wastes in work does not: `end_to_end.py` is
-for that. Runs need a machine of their own.
+Efficiency is max(slowest stage alone, CPU seconds / cores) / time taken; 0.97 is asked for. Stages alone, with nothing
+beside them: decoding all sections, running their windows, finishing them. The CPU time is that of the run itself, so what
+it wastes in waiting shows, what it wastes in work does not: `end_to_end.py` is for that. Runs need a machine of their own.
 """
 
 import argparse
@@ -14,6 +13,7 @@ import os
 import statistics
 import tempfile
 import time
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,8 +22,8 @@ from lithostream.engine.core.section import Section
 from lithostream.engine.core.synthetic import generate, write
 from lithostream.engine.core.windows import open_section
 from lithostream.engine.io.discover import discover
-from lithostream.engine.stream.metrics import Metrics
 from lithostream.engine.stream.runner import Runner
+from lithostream.engine.stream.workshop import Workshop
 
 BUNDLE = Path(__file__).parents[1] / "engine" / "demo_bundle"
 
@@ -55,34 +55,48 @@ def main() -> None:
 
 def once(sections: list[Section], bundle: Path, out: Path, settings: RunSettings) -> str:
     """Run all sections after one that warms up; returns the efficiency and what it is made of."""
-    metrics, cores = Metrics(), len(os.sched_getaffinity(0))
-    with Runner(bundle, out, settings, metrics=metrics) as runner:
+    cores = len(os.sched_getaffinity(0))
+    with Runner(bundle, out, settings) as runner:
         runner.process(replace(sections[0], top_cm=1.0), lambda *_: None)
         runner.write_record()
-        before = _commit_seconds(metrics)
         wall, cpu = time.perf_counter(), time.process_time()
         for section in sections:
             runner.process(section, lambda *_: None)
         runner.write_record()
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        commit = _commit_seconds(metrics) - before
-    begun = time.perf_counter()
-    for section in sections:
-        for _ in open_section(section).slabs(settings.slab_rows):
-            pass
-    decode = time.perf_counter() - begun
-    bound = max(decode, commit, cpu / cores)
+    stages = alone(sections, bundle, out, settings)
+    bound = max(cpu / cores, *stages.values())
+    parts = ", ".join(f"{name} {seconds:.2f}" for name, seconds in stages.items())
     return (
-        f"{bound / wall:.3f} efficient: {wall:.2f} s; CPU {cpu:.2f} s / {cores} = {cpu / cores:.2f},"
-        f" decode {decode:.2f}, commit {commit:.2f}"
+        f"{bound / wall:.3f} efficient: {wall:.2f} s; CPU {cpu:.2f} s / {cores} = {cpu / cores:.2f}; {parts}"
     )
 
 
-def _commit_seconds(metrics: Metrics) -> float:
-    for line in metrics.text().splitlines():
-        if line.startswith('lithostream_stage_seconds_total{stage="commit"}'):
-            return float(line.split()[-1])
-    return 0.0
+def alone(sections: list[Section], bundle: Path, out: Path, settings: RunSettings) -> dict[str, float]:
+    """Seconds that each stage takes for all sections with nothing beside it."""
+    workshop, seconds = Workshop(bundle, settings), {}
+    with ExitStack() as ends:
+        ends.callback(workshop.close)
+        begun = time.perf_counter()
+        for section in sections:
+            for _ in open_section(section).slabs(settings.slab_rows):
+                pass
+        seconds["decode"] = time.perf_counter() - begun
+        begun = time.perf_counter()
+        collected = [
+            ends.enter_context(
+                closing(workshop.collect(section, open_section(section), out, lambda *_: None))
+            )
+            for section in sections
+        ]
+        seconds["windows"] = time.perf_counter() - begun
+        begun = time.perf_counter()
+        for number, one in enumerate(collected):
+            folder = out / f"alone{number}"
+            folder.mkdir()
+            workshop.finish(one, workshop.backend, begun, folder)
+        seconds["finish"] = time.perf_counter() - begun
+    return seconds
 
 
 if __name__ == "__main__":

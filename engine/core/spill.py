@@ -1,5 +1,6 @@
 """What grows with the length of a core, kept on disk while a section is made."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -26,7 +27,7 @@ class Spill:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("w+b")
+        self._file = path.open("w+b", buffering=0)
         path.unlink()
         self._ends = [0]
 
@@ -41,17 +42,18 @@ class Spill:
         OSError
             The disk is full.
         """
-        self._file.seek(self._ends[-1])
         # Of an array in another order safetensors would write the bytes as they lie.
         record = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
-        written = self._file.write(save(record))
-        self._ends.append(self._ends[-1] + written)
+        left, end = memoryview(save(record)), self._ends[-1]
+        while left:
+            written = os.pwrite(self._file.fileno(), left, end)
+            left, end = left[written:], end + written
+        self._ends.append(end)
 
     def read(self, number: int) -> Arrays:
-        """Read a record, as it was added."""
+        """Read a record, as it was added; threads may read at the same time."""
         start, end = self._ends[number], self._ends[number + 1]
-        self._file.seek(start)
-        return load(self._file.read(end - start))
+        return load(os.pread(self._file.fileno(), end - start, start))
 
     def close(self) -> None:
         """Give the space back."""

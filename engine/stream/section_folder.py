@@ -1,6 +1,7 @@
 """The files of one section."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from lithostream.engine.core.results import CollectedSection
 from lithostream.engine.io.label_tiff import write_labels
 from lithostream.engine.io.las import write_las
 from lithostream.engine.io.parquet import PART_ROWS, write_parquet, write_parts
-from lithostream.engine.report.mineral_map import map_index, write_mineral_map
+from lithostream.engine.report.mineral_map import Index, map_index, write_mineral_map
 from lithostream.engine.report.strip import write_strip
 
 INTERVALS, LAS, STRIP = "intervals.parquet", "log.las", "strip.png"
@@ -34,6 +35,8 @@ def write_section(
     collected: CollectedSection, bundle: Bundle, endmembers: Endmembers, folder: Path
 ) -> tuple[str, ...]:
     """Finish a section, and write its tables, log, pictures and segment map into a folder.
+
+    Strip and segment map, which nothing else waits for, are compressed beside the tables.
 
     Memory holds some thousand segments, a row group of a table, all tiles for a while, and the intervals.
 
@@ -58,6 +61,22 @@ def write_section(
     OSError
         A file cannot be written.
     """
+    with ThreadPoolExecutor(1, thread_name_prefix="pictures") as beside:
+        pictures = beside.submit(_write_pictures, collected, folder)
+        index = _write_tables(collected, bundle, endmembers, folder)
+        pictures.result()
+    labels, step = collected.segment_map, collected.preview.step
+    write_mineral_map(folder / MINERAL_MAP, labels.preview(step), index, bundle.manifest.minerals)
+    return collected.notes
+
+
+def _write_pictures(collected: CollectedSection, folder: Path) -> None:
+    write_strip(folder / STRIP, *collected.preview.pixels())
+    write_labels(collected.segment_map, folder / SEGMENT_MAP, collected.section.px_per_cm)
+
+
+def _write_tables(collected: CollectedSection, bundle: Bundle, endmembers: Endmembers, folder: Path) -> Index:
+    """Write tiles, segments, intervals and log; returns the place of each segment in the mineral map's palette."""
     means, shift = _write_tiles(collected, bundle, folder / TILES)
     minerals = IntervalMinerals(len(collected.core_px), len(endmembers.names))
     index = []
@@ -72,12 +91,7 @@ def write_section(
     intervals = interval_table(collected, interval_result(collected, means, minerals), bundle)
     write_parquet(intervals, folder / INTERVALS)
     write_las(intervals, folder / LAS)
-    preview, labels = collected.preview, collected.segment_map
-    write_strip(folder / STRIP, *preview.pixels())
-    write_labels(labels, folder / SEGMENT_MAP, collected.section.px_per_cm)
-    rows = labels.preview(preview.step)
-    write_mineral_map(folder / MINERAL_MAP, rows, np.concatenate(index), bundle.manifest.minerals)
-    return collected.notes
+    return np.concatenate(index)
 
 
 def _write_tiles(

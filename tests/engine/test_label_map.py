@@ -1,5 +1,6 @@
 """The segment map: what goes in comes out, numbered through the section, in the file too."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -62,3 +63,15 @@ def test_the_file_holds_every_pixel(tmp_path: Path, shape: tuple[tuple[int, ...]
         page = file.pages.first
         assert page.tags["XResolution"].value == (40, 1)
         assert page.tags["ResolutionUnit"].value == 3  # centimetre
+
+
+def test_threads_read_a_spill_at_the_same_time(tmp_path: Path) -> None:
+    def record(number: int) -> dict[str, npt.NDArray[np.int64]]:
+        return {NUMBERS: np.full(10_000 + number, number)}
+
+    with Spill(tmp_path / "spill") as spill, ThreadPoolExecutor(4) as threads:
+        for number in range(20):
+            spill.append(record(number))
+        asked = [number % 20 for number in range(400)]
+        for number, found in zip(asked, threads.map(spill.read, asked), strict=True):
+            np.testing.assert_array_equal(found[NUMBERS], record(number)[NUMBERS])
