@@ -78,6 +78,7 @@ def write_bundle(
     model: ModelProto | None = None,
     threshold: float = 0.5,
     distance_limit: float = 4.0,
+    halo_px: int = 0,
 ) -> Path:
     """Write a whole map bundle around `model`, by default `network`; returns its folder."""
     graph = (model or network(len(predictors), seed)).SerializeToString()
@@ -94,6 +95,7 @@ def write_bundle(
         threshold=threshold,
         distance_limit=distance_limit,
         golden_tolerance=1e-4,
+        halo_px=halo_px,
         training={},
         metrics={},
         files={name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},

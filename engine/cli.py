@@ -126,6 +126,10 @@ def export(
     model: Annotated[
         str | None, typer.Option("--model", help="Of a transfer study. Default: the one that won.")
     ] = None,
+    components: Annotated[
+        bool,
+        typer.Option("--components", help="Of a transfer study: take its components, not the predictors."),
+    ] = False,
 ) -> None:
     """Turn a checkpoint into a verified bundle."""
     with _needs_train_extra():
@@ -135,10 +139,10 @@ def export(
     if is_transfer(checkpoint):
         if precision or segmenter:
             raise ConfigError("a map bundle has one precision and no segmenter", fix="leave them out")
-        print(export_map(checkpoint, out, model))
+        print(export_map(checkpoint, out, model, components=components))
         return
-    if model:
-        raise ConfigError("--model names one of a transfer study", fix="leave it out")
+    if model or components:
+        raise ConfigError("--model and --components are of a transfer study", fix="leave them out")
     print(export_bundle(checkpoint, out, precision or (), segmenter=segmenter))
 
 
@@ -213,16 +217,22 @@ def build(
 
 
 @app.command()
-def verify(path: Annotated[Path, typer.Argument(help="Model bundle, or the folder of a run.")]) -> None:
-    """Check a bundle's checksums, graph and golden cases; or a run's folders against its ledger."""
+def verify(
+    path: Annotated[Path, typer.Argument(help="Model bundle, the folder of a run, or a map.")],
+) -> None:
+    """Check a bundle's checksums, graph and golden cases; a run's folders against its ledger; or a map's files."""
     from lithostream.engine.bundle import load_bundle
     from lithostream.engine.inference import open_session
     from lithostream.engine.inference.segmenter import SegmenterSession
     from lithostream.engine.maps.bundle import is_map_bundle
+    from lithostream.engine.maps.verify import is_map
     from lithostream.engine.stream.ledger import LEDGER
 
     if (path / LEDGER).is_file():
         _verify_run(path)
+        return
+    if is_map(path):
+        cli_map.verify_files(path)
         return
     if is_map_bundle(path):
         cli_map.verify_map_bundle(path)

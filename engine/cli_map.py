@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from lithostream.engine.cli_options import BundleOption, JsonOption, console, warn
+from lithostream.engine.errors import ConfigError
 
 
 def map_command(
@@ -58,3 +59,14 @@ def verify_map_bundle(path: Path) -> None:
     loaded = load_map_bundle(path)
     session = MapSession(loaded)
     print(f"{loaded.manifest.name} {loaded.sha256} whole; golden rows met by {session.backend}")
+
+
+def verify_files(path: Path) -> None:
+    """Check the files of a map, and say how many are whole."""
+    from lithostream.engine.maps.verify import verify_map
+
+    files, problems = verify_map(path)
+    warn(problems)
+    if problems:
+        raise ConfigError(f"{len(problems)} problems", file=path, fix="move the map away and make it again")
+    print(f"{files} files whole")

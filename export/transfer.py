@@ -22,7 +22,7 @@ PARITY = 1e-3  # of a probability, against the members in float64: a row on the 
 GOLDEN_TOLERANCE = 1e-4
 
 
-def export_map(checkpoint: Path, out: Path, model: str | None = None) -> Path:
+def export_map(checkpoint: Path, out: Path, model: str | None = None, *, components: bool = False) -> Path:
     """Export one model of a checkpoint, prove that the bundle gives the same numbers, and write it.
 
     Parameters
@@ -33,6 +33,8 @@ def export_map(checkpoint: Path, out: Path, model: str | None = None) -> Path:
         Folder to make; must not exist.
     model : str, optional
         One of the compared models; the winner of the comparison by default.
+    components : bool
+        Whether the bundle takes the principal components, as published, in place of the predictors.
 
     Returns
     -------
@@ -49,19 +51,21 @@ def export_map(checkpoint: Path, out: Path, model: str | None = None) -> Path:
     record = load_record(checkpoint)
     name = record.winner if model is None else model
     loaded = load_model(checkpoint, record, name)
-    graph = build_graph(loaded, record.logarithms).SerializeToString(deterministic=True)
-    probability = check_parity(loaded, graph)
-    contents = {
-        MODEL: graph,
-        GOLDEN: save({"rows": loaded.golden_rows, "probability": probability}),
-    }
-    contents[MANIFEST] = _manifest(record, name, loaded, contents)
+    rows, linear = loaded.golden_rows, None
+    if components:
+        linear = np.array(record.to_components[0]), np.array(record.to_components[1])
+        rows = (rows @ linear[0] + linear[1]).astype(np.float32)
+    graph = build_graph(loaded, record.logarithms, linear).SerializeToString(deterministic=True)
+    probability = check_parity(loaded, graph, rows)
+    contents = {MODEL: graph, GOLDEN: save({"rows": rows, "probability": probability})}
+    columns = record.config.columns.components if components else record.config.columns.predictors
+    contents[MANIFEST] = _manifest(record, name, columns, loaded, contents)
     write_proved(out, contents, lambda folder: MapSession(load_map_bundle(folder)))
     return out
 
 
-def check_parity(model: LoadedModel, graph: bytes) -> npt.NDArray[np.float32]:
-    """Compare ONNX Runtime with the trained members on the golden rows, and return its probabilities [G].
+def check_parity(model: LoadedModel, graph: bytes, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Compare ONNX Runtime with the trained members on the golden rows [G, P], and return its probabilities [G].
 
     Raises
     ------
@@ -69,7 +73,7 @@ def check_parity(model: LoadedModel, graph: bytes) -> npt.NDArray[np.float32]:
         A probability differs by more than `PARITY`.
     """
     session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    (found,) = session.run(["probability"], {MAP_INPUT: model.golden_rows})
+    (found,) = session.run(["probability"], {MAP_INPUT: rows})
     gap = float(np.abs(found - model.golden_probability).max())
     if not gap <= PARITY:  # NaN is a miss too
         raise BundleError(
@@ -81,7 +85,13 @@ def check_parity(model: LoadedModel, graph: bytes) -> npt.NDArray[np.float32]:
     return probability
 
 
-def _manifest(record: TransferRecord, name: str, model: LoadedModel, contents: dict[str, bytes]) -> bytes:
+def _manifest(
+    record: TransferRecord,
+    name: str,
+    columns: tuple[str, ...],
+    model: LoadedModel,
+    contents: dict[str, bytes],
+) -> bytes:
     config = record.config
     matrix, offset = record.to_components
     manifest = MapManifest(
@@ -90,9 +100,7 @@ def _manifest(record: TransferRecord, name: str, model: LoadedModel, contents: d
         name=f"{config.name}-{name}",
         licence=config.licence,
         description=config.description,
-        predictors=tuple(
-            Predictor(name=one, unit=config.units.get(one, "")) for one in config.columns.predictors
-        ),
+        predictors=tuple(Predictor(name=one, unit=config.units.get(one, "")) for one in columns),
         threshold=model.stored.threshold,
         distance_limit=record.distance_limit,
         golden_tolerance=GOLDEN_TOLERANCE,
@@ -103,8 +111,9 @@ def _manifest(record: TransferRecord, name: str, model: LoadedModel, contents: d
                 "names": list(config.columns.components),
                 "matrix": matrix,
                 "offset": offset,
+                "spread": list(record.spread),
             },
-            "row_hashes": {kind: list(rows) for kind, rows in record.row_hashes.items()},
+            "row_hashes": record.row_hashes,
             "files": [file.model_dump() for file in record.files],
             "notes": list(record.notes),
             "config": config.model_dump(mode="json"),

@@ -46,12 +46,22 @@ class _Builder:
         return self.constant(np.array([value], np.float32))
 
 
-def build_graph(model: LoadedModel, logarithms: Logarithms) -> ModelProto:
+Linear = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+
+
+def build_graph(model: LoadedModel, logarithms: Logarithms, components: Linear | None = None) -> ModelProto:
     """Build the graph of a model.
 
     `predictors` float32 [N, P] to `probability`, `uncertainty` and `distance` float32 [N]: the calibrated mean score of
     the members, the standard deviation between their calibrated scores, and the Mahalanobis distance from the training
     rows in standardised predictors. Logarithms, scaling and components are inside.
+
+    Parameters
+    ----------
+    model : LoadedModel
+    logarithms : Logarithms
+    components : (float64 [P, C], float64 [C]), optional
+        Matrix and offset that give components: the graph then takes these instead, and begins with the way back.
 
     Returns
     -------
@@ -60,7 +70,13 @@ def build_graph(model: LoadedModel, logarithms: Logarithms) -> ModelProto:
     """
     graph = _Builder()
     mean, matrix = model.distance
-    extended = _extended(graph, logarithms)
+    rows, columns = MAP_INPUT, len(mean)
+    if components is not None:
+        forth, offset = components
+        columns = len(offset)
+        centred = graph.add("Sub", MAP_INPUT, graph.constant(offset))
+        rows = graph.add("MatMul", centred, graph.constant(np.linalg.pinv(forth)))
+    extended = _extended(graph, rows, logarithms)
     scores = [
         _score(graph, kind, arrays, extended)
         for kind, arrays in zip(model.stored.members, model.members, strict=True)
@@ -68,22 +84,22 @@ def build_graph(model: LoadedModel, logarithms: Logarithms) -> ModelProto:
     each = graph.add("Concat", *scores, axis=1) if len(scores) > 1 else scores[0]
     weights = graph.constant(model.weights[:, None])
     _outputs(graph, each, weights, model.stored.calibration)
-    _distance(graph, mean, matrix)
-    return _model(graph, len(mean))
+    _distance(graph, rows, mean, matrix)
+    return _model(graph, columns)
 
 
-def _extended(graph: _Builder, logarithms: Logarithms) -> str:
+def _extended(graph: _Builder, rows: str, logarithms: Logarithms) -> str:
     """Predictors and, beside them, sign(x) ln(1 + |x| / scale) of some."""
     if not logarithms.columns:
-        return MAP_INPUT
-    chosen = graph.add("Gather", MAP_INPUT, graph.constant(np.array(logarithms.columns)), axis=1)
+        return rows
+    chosen = graph.add("Gather", rows, graph.constant(np.array(logarithms.columns)), axis=1)
     ratio = graph.add("Div", chosen, graph.constant(np.array(logarithms.scales)))
     zero, one = graph.number(0), graph.number(1)
     sides = [
         graph.add("Log", graph.add("Add", graph.add("Max", side, zero), one))
         for side in (ratio, graph.add("Neg", ratio))
     ]
-    return graph.add("Concat", MAP_INPUT, graph.add("Sub", *sides), axis=1)
+    return graph.add("Concat", rows, graph.add("Sub", *sides), axis=1)
 
 
 def _score(graph: _Builder, kind: Kind, arrays: Arrays, extended: str) -> str:
@@ -160,8 +176,10 @@ def _outputs(graph: _Builder, each: str, weights: str, calibration: Sequence[flo
     graph.add("Squeeze", graph.add("Sqrt", variance), last, out="uncertainty")
 
 
-def _distance(graph: _Builder, mean: npt.NDArray[np.generic], matrix: npt.NDArray[np.generic]) -> None:
-    moved = graph.add("MatMul", graph.add("Sub", MAP_INPUT, graph.constant(mean)), graph.constant(matrix))
+def _distance(
+    graph: _Builder, rows: str, mean: npt.NDArray[np.generic], matrix: npt.NDArray[np.generic]
+) -> None:
+    moved = graph.add("MatMul", graph.add("Sub", rows, graph.constant(mean)), graph.constant(matrix))
     square = graph.add("ReduceSum", graph.add("Mul", moved, moved), graph.constant(np.array([1])), keepdims=0)
     graph.add("Sqrt", square, out="distance")
 

@@ -97,10 +97,13 @@ def _value(cell: str, predictor: Predictor, table: PointTable, row: int) -> tupl
     text = cell.strip()
     if text.lower() in MISSING_WORDS:
         return np.nan, False
-    limit, number = text[0] if text[0] in "<>" else "", number_of(text.lstrip("<>"))
-    if number is None:
+    limit = text[0] if text[0] in "<>" else ""
+    number = number_of(text[len(limit) :])
+    if number is None or (limit == "<" and number < 0):
         raise SourceError(
-            f"{text[:40]!r} is no number",
+            f"{text[:40]!r} is no number"
+            if number is None
+            else f"{text[:40]!r}: half of a limit below 0 is above it",
             file=table.path,
             place=f"column {predictor.name}, row {row + table.first_line}",
             fix="write a number with a decimal point, <LIMIT, or nothing where it is missing",

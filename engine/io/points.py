@@ -75,7 +75,7 @@ def read_table(path: Path, predictors: Sequence[Predictor] = ()) -> PointTable:
     Parameters
     ----------
     path : Path
-        CSV with a header, its cells parted by comma or semicolon, or a GeoPackage of points.
+        CSV with a header, its cells parted by comma, semicolon or tab, or a GeoPackage of points.
     predictors : sequence of Predictor
         Their columns are no coordinates, whatever their names; they tell a second row of units from numbers.
 
@@ -96,7 +96,7 @@ def read_table(path: Path, predictors: Sequence[Predictor] = ()) -> PointTable:
     if twice:
         raise SourceError(f"several columns are called {', '.join(twice)}", file=path, fix="rename them")
     first_line, wanted = 2, {one.name for one in predictors} & set(names)
-    if rows and wanted and all(_is_unit(rows[0][names.index(name)]) for name in wanted):
+    if rows and _are_units([rows[0][names.index(name)] for name in wanted]):
         units, first_line = (
             tuple(one or other.strip() for one, other in zip(units, rows.pop(0), strict=True)),
             3,
@@ -115,10 +115,11 @@ def _csv_rows(path: Path) -> tuple[list[str], list[list[str]]]:
         if path.stat().st_size > MAX_BYTES:
             raise refuse(f"larger than {MAX_BYTES} bytes")
         text = path.read_text(encoding="utf-8-sig")
-        head = text.partition("\n")[0]
-        separator = ";" if head.count(";") > head.count(",") else ","
+        separator = max(",;\t", key=text.partition("\n")[0].count)
         rows = list(csv.reader(text.splitlines(), delimiter=separator, strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except OSError as error:
+        raise SourceError(f"cannot be read: {error.strerror}", file=path, fix="check the path") from error
+    except (UnicodeDecodeError, csv.Error) as error:
         raise refuse(f"cannot be read: {error}") from error
     header = [cell.strip() for cell in rows[0]] if rows else []
     if not any(header):
@@ -135,10 +136,10 @@ def _named(cell: str) -> tuple[str, str]:
     return (found["name"], found["unit"].strip()) if found else (cell, "")
 
 
-def _is_unit(cell: str) -> bool:
-    """Tell a cell of a row of units from a value, a censored value or a missing one."""
-    text = cell.strip().lower()
-    return text not in MISSING_WORDS and number_of(text.lstrip("<>")) is None
+def _are_units(cells: Iterable[str]) -> bool:
+    """Tell a row of units from one of values: none of it is a number, and some of it is text."""
+    texts = [text for text in (cell.strip().lower() for cell in cells) if text not in MISSING_WORDS]
+    return bool(texts) and all(number_of(text.lstrip("<>")) is None for text in texts)
 
 
 def _places(

@@ -1,6 +1,5 @@
 """Stacks of rasters: one file of several bands, or a file for each band, read window by window."""
 
-import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -9,33 +8,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from pydantic import ValidationError
 
-from lithostream.engine.config import StrictModel
 from lithostream.engine.errors import BackendError, ConfigError, DecodeError, SourceError
+from lithostream.engine.io.band_names import NAME_BANDS, named_bands
 from lithostream.engine.io.units import same_unit
 from lithostream.engine.maps.grid import Grid
 from lithostream.engine.maps.manifest import Predictor
 from lithostream.engine.maps.predict import CELL
 
-RASTERS = (".tif", ".tiff", ".vrt", ".img", ".asc", ".grd")
 WINDOW_PX = 512
 SAME_PX = 0.01  # by which corners of one grid may differ
 CACHE_MIB = 64  # of decoded blocks, which GDAL keeps beside the windows
-NAME_BANDS = "give the bands names with a TOML file, see docs/maps.md, or with gdal_edit.py -band 1 NAME"
-
-
-class BandFile(StrictModel):
-    """Where a band of a stack is: a file, and which of its bands."""
-
-    file: Path
-    band: int = 1
-
-
-class StackFile(StrictModel):
-    """A stack as TOML: `[bands]`, name = "file.tif" or name = { file = "file.tif", band = 2 }."""
-
-    bands: dict[str, BandFile | Path]
 
 
 class Band(NamedTuple):
@@ -107,7 +90,7 @@ def open_stack(path: Path, predictors: Sequence[Predictor], crs: str | None = No
     Parameters
     ----------
     path : Path
-        A file whose bands have names, a folder of files of one band with the predictors' names, or a `StackFile`.
+        A file whose bands have names, a folder of files of one band with the predictors' names, or a `band_names.StackFile`.
     predictors : sequence of Predictor
     crs : str, optional
         Coordinate reference system of files that state none, as "EPSG:3578".
@@ -121,7 +104,7 @@ def open_stack(path: Path, predictors: Sequence[Predictor], crs: str | None = No
         A file cannot be read.
     """
     with raster_errors(path) as library:
-        found = _named_bands(path, library)
+        found = named_bands(path, library)
         missing = [one.name for one in predictors if one.name not in found]
         if missing:
             raise SourceError(
@@ -139,7 +122,7 @@ def open_stack(path: Path, predictors: Sequence[Predictor], crs: str | None = No
         with ExitStack() as opened:
             sets = {band.file: opened.enter_context(library.open(band.file)) for band in bands}
             for band in bands:
-                _check_band(band, sets[band.file])
+                _check_band(band, sets[band.file], alone=path.is_dir())
                 files |= dict.fromkeys([band.file, *map(Path, sets[band.file].files)])
             first = sets[bands[0].file]
             grid = _grid(path, first, crs)
@@ -164,43 +147,12 @@ def window_size(shape: tuple[int, int], blocks: Sequence[tuple[int, int]]) -> tu
     return max(WINDOW_PX * WINDOW_PX // columns // CELL, 1) * CELL, -(-columns // CELL) * CELL
 
 
-def _named_bands(path: Path, library: Any) -> dict[str, tuple[Path, int]]:
-    """File and number of every band by its name."""
-    if path.is_dir():
-        files = sorted(one for one in path.iterdir() if one.suffix.lower() in RASTERS)
-        return {file.stem: (file, 1) for file in files}
-    if path.suffix.lower() == ".toml":
-        return _listed_bands(path)
-    if not path.is_file():
-        raise SourceError("no such file or folder", file=path, fix="check the path")
-    with library.open(path) as raster:
-        names = [name or "" for name in raster.descriptions]
-    if len(names) == 1 and not names[0]:
-        names = [path.stem]
-    twice = {name for name in names if name and names.count(name) > 1}
-    if twice:
-        raise SourceError(f"several bands are called {', '.join(sorted(twice))}", file=path, fix=NAME_BANDS)
-    return {name: (path, number) for number, name in enumerate(names, 1) if name}
-
-
-def _listed_bands(path: Path) -> dict[str, tuple[Path, int]]:
-    try:
-        listed = StackFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValidationError, OSError) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        raise ConfigError(
-            f"no list of bands: {reason}", file=path, fix='write [bands], then NAME = "file.tif" for each'
-        ) from error
-    named = {
-        name: one if isinstance(one, BandFile) else BandFile(file=one) for name, one in listed.bands.items()
-    }
-    return {name: (path.parent / one.file, one.band) for name, one in named.items()}
-
-
-def _check_band(band: Band, raster: Any) -> None:
+def _check_band(band: Band, raster: Any, *, alone: bool) -> None:
     def refuse(reason: str, fix: str) -> SourceError:
         return SourceError(reason, file=band.file, place=f"band {band.number}", fix=fix)
 
+    if alone and len([one for one in raster.colorinterp if one.name != "alpha"]) > 1:
+        raise refuse(f"the file has {raster.count} bands, in a folder it stands for one", NAME_BANDS)
     if not 1 <= band.number <= raster.count:
         raise refuse(f"the file has {raster.count} bands", "correct the list of bands")
     if np.dtype(raster.dtypes[band.number - 1]).kind not in "uif":

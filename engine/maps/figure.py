@@ -129,7 +129,9 @@ def _extent(shown: Squares | Placed) -> tuple[float, float, float, float]:
         corners = [shown.grid.centre(r - 0.5, c - 0.5) for r in (0, rows) for c in (0, columns)]
         x, y = np.array(corners).T
         return x.min(), x.max(), y.min(), y.max()
-    x, y = shown.x[np.isfinite(shown.x)], shown.y[np.isfinite(shown.y)]
+    x, y = shown.x, shown.y
+    if not len(x):
+        return 0.0, 1.0, 0.0, 1.0
     air = 0.03 * max(float(np.ptp(x)), float(np.ptp(y))) or 1.0
     return x.min() - air, x.max() + air, y.min() - air, y.max() + air
 

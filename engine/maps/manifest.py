@@ -41,7 +41,8 @@ class MapManifest(StrictModel):
     golden_tolerance : float
         Largest deviation of a golden probability.
     halo_px : int
-        Pixels around a window that the model sees: none, a row of predictors is a pixel.
+        Pixels around a window that are answered too, and blended where windows overlap: none for a model that answers
+        each pixel by itself, whose map they do not change.
     """
 
     schema_version: Literal[1]
@@ -56,7 +57,7 @@ class MapManifest(StrictModel):
     training: dict[str, object]
     metrics: dict[str, object]
     files: dict[str, str]
-    halo_px: Literal[0] = 0
+    halo_px: int = Field(default=0, ge=0, le=512, multiple_of=64)  # whole cells, see `predict.CELL`
 
     @model_validator(mode="after")
     def _named_once(self) -> Self:

@@ -20,7 +20,7 @@ from lithostream.engine.maps.predict import OUT_OF_DOMAIN, Answer, judge
 from lithostream.engine.maps.record import MapRecord, MapSettings, beside, input_hashes, map_key
 from lithostream.engine.maps.report import REPORT, write_map_report
 from lithostream.engine.maps.session import MapSession
-from lithostream.engine.maps.sites import Sites, read_sites, stated_crs
+from lithostream.engine.maps.sites import DEGREES, Sites, read_sites, stated_crs
 
 SUFFIXES = (".csv", ".gpkg")
 CENSORED, DUPLICATE = 8, 16
@@ -103,7 +103,10 @@ def _crs(table: PointTable, settings: MapSettings, record: MapRecord, *, needed:
             f"coordinates in {table.place_from} state no coordinate reference system: there is no report; name it with --crs"
         )
         return None
-    crs: str = stated_crs(table, settings.crs).to_wkt()
+    found = stated_crs(table, settings.crs)
+    if table.crs is None and settings.crs is not None and found != parse_crs(settings.crs):
+        record.notes.append(f"{table.place_from} are taken as {DEGREES}: {settings.crs} is not in degrees")
+    crs: str = found.to_wkt()
     return crs
 
 

@@ -135,7 +135,7 @@ def finished(record: MapRecord) -> bool:
         Another map, or something else, is in its place.
     """
     path = beside(record.out, ".json")
-    held = _held(path)
+    held = held_record(path)
     if not held:
         if record.out.exists():
             raise ConfigError("exists already", file=record.out, fix="choose another --out, or remove it")
@@ -159,7 +159,8 @@ def write_record(record: MapRecord, path: Path) -> None:
     path.write_text(json.dumps(record.as_json(), indent=2) + "\n", encoding="utf-8")
 
 
-def _held(path: Path) -> dict[str, Any]:
+def held_record(path: Path) -> dict[str, Any]:
+    """Return what the record of a finished map holds; nothing where it is none."""
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -14,6 +14,7 @@ from lithostream.engine.io.raster import RasterStack, open_stack
 from lithostream.engine.io.raster_reader import StackReader
 from lithostream.engine.maps.bundle import load_map_bundle
 from lithostream.engine.maps.figure import Squares
+from lithostream.engine.maps.overlap import answers, parts
 from lithostream.engine.maps.overview import Overview
 from lithostream.engine.maps.place import made_before, workplace
 from lithostream.engine.maps.predict import NO_NUMBER, NODATA, OUT_OF_DOMAIN, Answer, predict_window
@@ -106,12 +107,12 @@ def map_stack(
 def _answer(stack: RasterStack, record: MapRecord, spool: Spool, progress: Progress) -> None:
     """Answer the windows that the spool does not hold."""
     limit, bundle = record.bundle.manifest.distance_limit, record.bundle
-    every = windows(stack.grid.shape, stack.window, bundle.manifest.halo_px)
+    every = windows(stack.grid.shape, _window(stack, record), bundle.manifest.halo_px)
     todo = [window for window in every if window.number not in spool]
     total = len(spool) + len(todo)
 
     def answer(window: Window, lane: _Lane) -> tuple[Window, Answer]:
-        values, valid = lane.reader.read(window.own)
+        values, valid = lane.reader.read(window.seen)
         return window, predict_window(values, valid, lane.session, limit)
 
     if not todo:
@@ -174,21 +175,26 @@ def _pass(
     numbers = CogBands(("probability", "uncertainty"), "float32", float("nan"), "AVERAGE", tags)
     meaning = {"NODATA": str(NODATA), "OUT_OF_DOMAIN": str(OUT_OF_DOMAIN), "NO_NUMBER": str(NO_NUMBER)}
     flags = CogBands(("flags",), "uint8", None, "NEAREST", tags | meaning)
-    every = list(windows(grid.shape, stack.window))
+    size, halo = _window(stack, record), manifest.halo_px
     with (
-        cog_writer(folder / out.name, grid, numbers, stack.window) as write_numbers,
-        cog_writer(folder / beside(out, FLAGS).name, grid, flags, stack.window) as write_flags,
+        cog_writer(folder / out.name, grid, numbers, size) as write_numbers,
+        cog_writer(folder / beside(out, FLAGS).name, grid, flags, size) as write_flags,
     ):
-        for window in every:
-            answer = spool.read(window.number, window.own.shape)
+        for window, answer in answers(spool, grid.shape, size, halo):
             write_numbers(window.own, (answer.probability, answer.uncertainty))
             write_flags(window.own, (answer.flags,))
             finder.add(window, answer)
             overview.add(window.own, answer)
             if at_sites is not None:
                 at_sites.add(window.own, answer)
-            progress("written", window.number + 1, len(every))
+            progress("written", window.number + 1, parts(grid.shape, size, halo))
     return _Found(finder.targets(), finder.found, overview, None if at_sites is None else at_sites.values)
+
+
+def _window(stack: RasterStack, record: MapRecord) -> tuple[int, int]:
+    """Rows and columns of the windows: those that suit the files, but no smaller than what overlaps."""
+    overlap = 2 * record.bundle.manifest.halo_px
+    return max(stack.window[0], overlap), max(stack.window[1], overlap)
 
 
 def _outputs(out: Path) -> list[str]:

@@ -14,6 +14,9 @@ from lithostream.engine.maps.grid import Grid
 from lithostream.engine.maps.predict import Answer
 from lithostream.engine.maps.windows import Box
 
+LATITUDES = (" lat", " latitude")  # how `PointTable.place_from` ends
+DEGREES = "EPSG:4326"
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -35,10 +38,12 @@ class Sites(NamedTuple):
 def stated_crs(table: PointTable, crs: str | None) -> Any:
     """Return the coordinate reference system of a table: its own, or `crs` where it states none.
 
+    Columns called longitude and latitude are in no projected system: where `crs` is one, theirs is WGS 84.
+
     Raises
     ------
     SourceError
-        Neither is there.
+        Neither is there, or it is in degrees and a place is none on the globe.
     """
     if table.crs is None and crs is None:
         raise SourceError(
@@ -46,7 +51,20 @@ def stated_crs(table: PointTable, crs: str | None) -> Any:
             file=table.path,
             fix="name it with --crs, as --crs EPSG:3578",
         )
-    return parse_crs(table.crs or str(crs))
+    found = parse_crs(table.crs or str(crs))
+    if table.crs is None and not found.is_geographic and table.place_from.casefold().endswith(LATITUDES):
+        found = parse_crs(DEGREES)
+    if found.is_geographic and table.place is not None:
+        x, y = table.place
+        off = np.flatnonzero((np.abs(x) > 360) | (np.abs(y) > 90))
+        if len(off):
+            raise SourceError(
+                f"longitude {x[off[0]]:.10g}, latitude {y[off[0]]:.10g} is no place in {found.to_string()[:60]}",
+                file=table.path,
+                place=f"row {off[0] + table.first_line}",
+                fix="name the system that the coordinates are in, or exchange their columns",
+            )
+    return found
 
 
 def read_sites(path: Path, map_crs: str, crs: str | None = None) -> Sites:
@@ -78,6 +96,9 @@ def read_sites(path: Path, map_crs: str, crs: str | None = None) -> Sites:
     if own != wanted:
         with raster_errors(path):
             x, y = map(np.array, import_module("rasterio.warp").transform(own, wanted, x, y))
+        lost = int((~(np.isfinite(x) & np.isfinite(y))).sum())
+        if lost:
+            notes.append(f"{path.name}: {lost} places do not exist in the map's system")
         notes.append(f"{path.name}: places were brought from {own.to_string()[:60]} to the map's system")
     return Sites(x, y, tuple(notes))
 

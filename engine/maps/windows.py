@@ -100,6 +100,9 @@ def taper(window: Window) -> Floats:
 class Blend:
     """Puts the answers of windows with a halo together; holds one row of windows.
 
+    Sums are float64, which holds a product of two float32 whole: where all windows answer a pixel alike, that answer is
+    given back bit for bit.
+
     Parameters
     ----------
     shape : (int, int)
@@ -112,7 +115,7 @@ class Blend:
         self._shape, self._size, self._halo = shape, size, halo
         self._top = 0
         self._held = min(size[0] + 2 * halo, shape[0])
-        self._sum = np.zeros((self._held, shape[1]), np.float32)
+        self._sum = np.zeros((self._held, shape[1]), np.float64)
         self._weight = np.zeros_like(self._sum)
 
     def add(self, window: Window, answer: Floats) -> Iterator[tuple[int, Floats]]:
@@ -128,7 +131,7 @@ class Blend:
         check_array("answer", answer, dtype=np.float32, shape=window.seen.shape)
         weight, seen = taper(window), window.seen
         part = np.s_[seen.top - self._top : seen.bottom - self._top, seen.left : seen.right]
-        self._sum[part] += weight * answer
+        self._sum[part] += weight.astype(np.float64) * answer
         self._weight[part] += weight
         if window.own.right == self._shape[1]:  # the last of its row
             last = window.own.bottom == self._shape[0]
@@ -138,7 +141,7 @@ class Blend:
             )
 
     def _finish(self, count: int) -> Floats:
-        rows: Floats = self._sum[:count] / self._weight[:count]
+        rows: Floats = (self._sum[:count] / self._weight[:count]).astype(np.float32)
         for held in (self._sum, self._weight):
             held[: self._held - count] = held[count:].copy()
             held[self._held - count :] = 0

@@ -5,8 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.sparse.csgraph import connected_components
 
+from lithostream.training.transfer.alike import ALIKE, distances
 from lithostream.training.transfer.config import Blocks
-from lithostream.training.transfer.data import SAME, Flags, Floats, Integers
+from lithostream.training.transfer.tables import Flags, Floats, Integers
 
 SAME_PLACE_M = 1.0
 
@@ -35,7 +36,7 @@ class Repeat(NamedTuple):
 def groups(place: Floats, components: Floats) -> Integers:
     """Give rows [N] numbers that those of one place, or of one observation, share, int64 [N]."""
     near = np.linalg.norm(place[:, None] - place[None], axis=2) < SAME_PLACE_M
-    same = np.abs(components[:, None] - components[None]).max(axis=2) < SAME
+    same = distances(components, components, np.ones(1)) < ALIKE
     numbers: Integers = connected_components(near | same, directed=False)[1].astype(np.int64)
     return numbers
 
@@ -72,6 +73,7 @@ def draw(place: Floats, components: Floats, labels: Integers, blocks: Blocks, se
     place : float64 [N, 2]
         In m; every row has one.
     components : float64 [N, C]
+        In standard deviations.
     labels : int64 [N]
     blocks : Blocks
     seed : int

@@ -52,8 +52,10 @@ class TransferRecord(StrictModel):
         Matrix and offset that give the published components.
     files : tuple of DataFile
         What was learned from.
-    row_hashes : dict of {"predictors", "components"} to tuple of str
-        Fingerprints of the rows that were learned from, by which an evaluation finds them again.
+    spread : tuple of C float
+        Standard deviations of the components of the labelled rows.
+    row_hashes : tuple of tuple of str
+        Fingerprints of the rows that were learned from, by which an evaluation finds them again, see `alike`.
     notes : tuple of str
     metrics : dict
         Of each model at the most and the fewest deposits.
@@ -66,7 +68,8 @@ class TransferRecord(StrictModel):
     logarithmic: tuple[tuple[int, ...], tuple[float, ...]]
     to_components: tuple[list[list[float]], list[float]]
     files: tuple[DataFile, ...]
-    row_hashes: dict[str, tuple[str, ...]]
+    spread: tuple[float, ...]
+    row_hashes: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...]
     metrics: dict[str, dict[str, dict[str, tuple[float, float, float]]]]
     versions: dict[str, str]

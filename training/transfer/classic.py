@@ -10,12 +10,9 @@ from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 
-from lithostream.training.transfer.config import Baseline, View
-from lithostream.training.transfer.data import Flags, Floats, Integers
 from lithostream.training.transfer.features import Inputs, Rows, fit_inputs
-
-TREES = 100
-NEIGHBOURS = 5  # of SMOTE, fewer where there are fewer deposits
+from lithostream.training.transfer.models import Baseline, Boosting, Logistic, Machine, SmoteForest, View
+from lithostream.training.transfer.tables import Flags, Floats, Integers
 
 
 class Classifier(Protocol):
@@ -50,13 +47,13 @@ class ClassicMember:
 
 
 def fit_classic(
-    kind: Baseline, rows: Rows, masks: Flags, seed: int, view: View = "components"
+    baseline: Baseline, rows: Rows, masks: Flags, seed: int, view: View = "components"
 ) -> list[list[ClassicMember]]:
     """Fit one classifier for each mask, on principal components unless another view is asked for.
 
     Parameters
     ----------
-    kind : str
+    baseline : Baseline
     rows : Rows
     masks : bool [F, N]
         Labelled rows that may be seen; both classes must be among them.
@@ -70,27 +67,31 @@ def fit_classic(
     for mask in masks:
         inputs = fit_inputs(rows.extended, mask, view, rows.logarithms)
         seen, labels = inputs(rows.extended[mask]), rows.labels[mask]
-        if kind == "smote_forest":
-            near = min(NEIGHBOURS, int(labels.sum()) - 1)
+        if isinstance(baseline, SmoteForest):
+            near = min(baseline.neighbours, int(labels.sum()) - 1)
             if near:  # one deposit has no neighbour to draw towards
                 seen, labels = SMOTE(k_neighbors=near, random_state=seed).fit_resample(seen, labels)
-        classifier = make(kind, seed)
+        classifier = make(baseline, seed)
         classifier.fit(seen, labels)
         members.append([ClassicMember(inputs, classifier)])
     return members
 
 
-def make(kind: Baseline, seed: int) -> Classifier:
-    """Make a classifier: random forest, SVM and logistic regression as published, and what goes beyond."""
+def make(baseline: Baseline, seed: int) -> Classifier:
+    """Make a classifier."""
     classifier: Classifier
-    if kind == "svm":
-        classifier = SVC(C=10, gamma=0.01)
-    elif kind == "logistic":
-        classifier = LogisticRegression(max_iter=1000)
-    elif kind == "gradient_boosting":
+    if isinstance(baseline, Machine):
+        classifier = SVC(C=baseline.cost, gamma=baseline.gamma)
+    elif isinstance(baseline, Logistic):
+        classifier = LogisticRegression(C=baseline.cost, max_iter=1000)
+    elif isinstance(baseline, Boosting):
         classifier = GradientBoostingClassifier(
-            n_estimators=TREES, max_depth=2, learning_rate=0.05, subsample=0.7, random_state=seed
+            n_estimators=baseline.trees,
+            max_depth=baseline.depth,
+            learning_rate=baseline.learning_rate,
+            subsample=baseline.share,
+            random_state=seed,
         )
     else:
-        classifier = RandomForestClassifier(TREES, random_state=seed)
+        classifier = RandomForestClassifier(baseline.trees, random_state=seed)
     return classifier

@@ -1,15 +1,12 @@
 """Schema of the transfer study."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
 from lithostream.engine.config import StrictModel
-
-Baseline = Literal["random_forest", "svm", "logistic", "gradient_boosting", "smote_forest"]
-Start = Literal["scratch", "pretext", "autoencoder"]
-View = Literal["components", "whitened", "logarithmic", "both"]
+from lithostream.training.transfer.models import Baselines, Forest, Machine, Net, PublishedNet
 
 
 class Tables(StrictModel):
@@ -65,76 +62,28 @@ class Blocks(StrictModel):
     repeats_between: int = Field(default=3, ge=2)
 
 
-class Net(StrictModel):
-    """A perceptron, and how it is fitted.
-
-    Attributes
-    ----------
-    hidden : tuple of int
-        Widths of the hidden layers.
-    start : {"scratch", "pretext", "autoencoder"}
-        Where the weights of the hidden layers come from.
-    probe : bool
-        Fit the last layer alone.
-    loss : {"weighted", "focal", "class_balanced"}
-        Cross-entropy with weights of the classes; with the focal factor (Lin et al. 2017, gamma 2); or with
-        weights by the effective number of rows (Cui et al. 2019, beta 0.999).
-    balance : float
-        Power of the inverse class frequencies that are the weights of the classes; 0 gives each row one weight.
-    views : tuple of str
-        What the inputs are made of: principal components, the same at equal variance, standardised predictors with
-        logarithms where `logarithmic` says so, or these and the components at equal variance. Members are shared out.
-    seeds : int
-        Networks of each view.
-    steps, learning_rate, l1, l2
-        Steps of Adam on all rows at once, and penalties of the weights.
-    clip : float, optional
-        Standardised inputs beyond are drawn in to it.
-    """
-
-    hidden: tuple[int, ...] = Field(default=(100, 8, 6, 4, 2), min_length=1)
-    start: Start = "scratch"
-    probe: bool = False
-    loss: Literal["weighted", "focal", "class_balanced"] = "weighted"
-    balance: float = Field(default=1.0, ge=0, le=1)
-    views: tuple[View, ...] = Field(default=("whitened",), min_length=1)
-    seeds: int = Field(default=3, ge=1)
-    steps: int = Field(default=200, ge=1)
-    learning_rate: float = Field(default=3e-3, gt=0)
-    l1: float = Field(default=0.0, ge=0)
-    l2: float = Field(default=1e-3, ge=0)
-    clip: float | None = Field(default=4.0, gt=0)
-
-
 class Published(StrictModel):
     """The study as it was published, on its components as given, with all rows in and nothing held out.
 
     Attributes
     ----------
     seeds : int
-    batch : int
-        Rows of a step.
-    epochs, fine_rate : int, float
-        Of fine-tuning and from scratch; Adam's rate for fine-tuning.
-    rate, probe_epochs : float, int
-        Adam's rate from scratch, for probes, logistic regression and the tasks before; epochs of all but the first.
-    pretrain_epochs : int
+    pretrain_epochs, pretrain_batch, pretrain_rate
         Of the pretext task; the autoencoder, which has more rows, gets as many steps.
-    l1, l2 : float
-        Penalties of the weights.
+    random_forest, svm
+        Of scikit-learn.
+    nets : dict of name to PublishedNet
     reference : dict of model to dict of metric to float
         What was published, to stand beside.
     """
 
     seeds: int = Field(default=5, ge=2)
-    batch: int = Field(default=82, ge=1)
-    epochs: int = Field(default=6_000, ge=1)
-    fine_rate: float = Field(default=1e-5, gt=0)
-    rate: float = Field(default=1e-3, gt=0)
-    probe_epochs: int = Field(default=1_000, ge=1)
     pretrain_epochs: int = Field(default=300, ge=1)
-    l1: float = Field(default=1e-5, ge=0)
-    l2: float = Field(default=1e-4, ge=0)
+    pretrain_batch: int = Field(default=82, ge=1)
+    pretrain_rate: float = Field(default=1e-3, gt=0)
+    random_forest: Forest = Forest(trees=200)
+    svm: Machine = Machine()
+    nets: dict[str, PublishedNet] = Field(default_factory=dict)
     reference: dict[str, dict[str, float]] = Field(default_factory=dict)
 
 
@@ -167,13 +116,7 @@ class TransferConfig(StrictModel):
     logarithmic: dict[str, float] = Field(default_factory=dict)
     units: dict[str, str] = Field(default_factory=dict)
     blocks: Blocks = Blocks()
-    baselines: tuple[Baseline, ...] = (
-        "random_forest",
-        "svm",
-        "logistic",
-        "gradient_boosting",
-        "smote_forest",
-    )
+    baselines: Baselines = Baselines()
     nets: dict[str, Net] = Field(min_length=1)
     deep: str
     published: Published | None = Published()
@@ -187,10 +130,7 @@ class TransferConfig(StrictModel):
             strangers = names - set(self.columns.predictors)
             if strangers:
                 raise ValueError(f"{table} names {sorted(strangers)}, which are no predictors")
-        missing = {"random_forest", "svm", "logistic"} - set(self.baselines)
-        if missing:
-            raise ValueError(f"baselines lack {sorted(missing)}, which the deep model is compared with")
-        clash = set(self.nets) & ({"ensemble"} | set(self.baselines))
+        clash = set(self.nets) & {"ensemble", *Baselines.model_fields}
         if clash:
             raise ValueError(f"nets may not be called {sorted(clash)}")
         return self

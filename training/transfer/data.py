@@ -1,23 +1,17 @@
 """The tables of the study: read by column name, joined by value, searched for rows that occur twice."""
 
-import csv
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from lithostream.engine.errors import SourceError
+from lithostream.training.transfer.alike import ALIKE, alike, distances
 from lithostream.training.transfer.config import TransferConfig
+from lithostream.training.transfer.tables import Flags, Floats, Integers, read_columns, read_labels
 
-SAME = 1e-3  # rows nearer than this in every component are one observation
-LINEAR = 1e-3  # largest residual of components that count as a linear function of the predictors
+LINEAR = 1e-3  # largest residual of components that are a linear function of the predictors, in standard deviations
 NO_PLACE = 0.0  # both coordinates of a row that was never located
-
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
-Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,42 +65,11 @@ class Study:
         """Rows that have a place, bool [N]."""
         return np.asarray(np.isfinite(self.place).all(axis=1))
 
-
-def read_columns(file: Path, columns: Sequence[str]) -> Floats:
-    """Read columns of a table by name, whatever their order, float64 [N, len(columns)].
-
-    The separator is a semicolon where the header holds one, else a comma.
-
-    Raises
-    ------
-    SourceError
-        The file cannot be read, a column is absent, or a value is not a finite number.
-    """
-    fix = "correct the table or the column names of the study"
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"cannot be read: {error}", file=file, fix="check the path") from error
-    lines = text.splitlines()
-    if len(lines) < 2:
-        raise SourceError("holds no rows", file=file, fix=fix)
-    rows = list(csv.reader(lines, delimiter=";" if ";" in lines[0] else ","))
-    header = [name.strip() for name in rows[0]]
-    absent = [name for name in columns if header.count(name) != 1]
-    if absent:
-        raise SourceError(f"no column, or several, called {absent[0]!r}", file=file, place="line 1", fix=fix)
-    order = [header.index(name) for name in columns]
-    values = np.empty((len(rows) - 1, len(columns)))
-    for number, row in enumerate(rows[1:]):
-        try:
-            values[number] = [float(row[column]) for column in order]
-        except (ValueError, IndexError) as error:
-            raise SourceError(
-                f"not a row of numbers: {error}", file=file, place=f"line {number + 2}", fix=fix
-            ) from error
-        if not np.isfinite(values[number]).all():
-            raise SourceError("not a finite number", file=file, place=f"line {number + 2}", fix=fix)
-    return values
+    @property
+    def spread(self) -> Floats:
+        """Standard deviations of the components of the labelled rows, float64 [C]."""
+        spread: Floats = self.components.std(axis=0)
+        return spread
 
 
 def read_study(config: TransferConfig, root: Path) -> Study:
@@ -118,31 +81,32 @@ def read_study(config: TransferConfig, root: Path) -> Study:
         A table cannot be read, or does not fit the others.
     """
     files, names = config.tables, config.columns
-    table = read_columns(root / files.predictors, (names.label, *names.place, *names.predictors))
-    labels, place, raw = table[:, 0].astype(np.int64), table[:, 1:3], table[:, 3:]
-    published = read_columns(root / files.components, (names.label, *names.components))
-    if len(published) != len(table) or (published[:, 0] != table[:, 0]).any():
-        raise SourceError(
-            f"does not have the rows and labels of {files.predictors}",
-            file=root / files.components,
-            fix="give both tables of the same rows, in the same order",
-        )
-    components = published[:, 1:]
-    place = np.where((place == NO_PLACE).all(axis=1, keepdims=True), np.nan, place)
+    raw, components, labels, place = _labelled(config, root)
     matrix, offset = fit_linear(raw, components, root / files.components)
     pretext = read_columns(
         root / files.pretext, (names.pretext_label, *names.pretext_place, *names.components)
     )
     unlabelled = read_columns(root / files.unlabelled, names.components)
-    back = np.linalg.pinv(matrix)
-    known = nearest(unlabelled, components) < SAME
-    notes = [*row_notes(components, labels, place)]
+    back, spread = np.linalg.pinv(matrix), components.std(axis=0)
+    known = alike(unlabelled, components, spread)
+    notes = [*row_notes(components / spread, labels, place)]
+    if known.all():
+        raise SourceError(
+            "holds no row that is not labelled",
+            file=root / files.unlabelled,
+            fix="give rows of which nothing is known: the autoencoder learns from them",
+        )
     if known.any():
         notes.append(f"{known.sum()} unlabelled rows are labelled rows too: not learned from")
+    published = np.c_[labels, components]
     experiments = {
-        name: match_rows(read_columns(root / file, (names.label, *names.components)), published, root / file)
+        name: match_rows(
+            read_columns(root / file, (names.label, *names.components)), published, spread, root / file
+        )
         for name, file in files.experiments.items()
     }
+    for name, rows in experiments.items():
+        _two_classes(labels[rows], root / files.experiments[name], names.label)
     return Study(
         predictors=names.predictors,
         raw=raw,
@@ -151,7 +115,7 @@ def read_study(config: TransferConfig, root: Path) -> Study:
         place=place,
         experiments=experiments,
         pretext=(pretext[:, 3:] - offset) @ back,
-        pretext_labels=pretext[:, 0].astype(np.int64),
+        pretext_labels=read_labels(pretext[:, 0], root / files.pretext, names.pretext_label),
         pretext_place=pretext[:, 1:3],
         pretext_components=pretext[:, 3:],
         unlabelled=(unlabelled - offset) @ back,
@@ -162,6 +126,46 @@ def read_study(config: TransferConfig, root: Path) -> Study:
     )
 
 
+def _labelled(config: TransferConfig, root: Path) -> tuple[Floats, Floats, Integers, Floats]:
+    """Predictors, components, labels and places of the labelled rows, from both of their tables."""
+    names, one, other = config.columns, root / config.tables.predictors, root / config.tables.components
+    table = read_columns(one, (names.label, *names.place, *names.predictors))
+    published = read_columns(other, (names.label, *names.components))
+    if len(published) != len(table) or (published[:, 0] != table[:, 0]).any():
+        raise SourceError(
+            f"does not have the rows and labels of {one.name}",
+            file=other,
+            fix="give both tables of the same rows, in the same order",
+        )
+    labels = read_labels(table[:, 0], one, names.label, most=1)
+    _two_classes(labels, one, names.label)
+    for file, columns, values in (
+        (one, names.predictors, table[:, 3:]),
+        (other, names.components, published[:, 1:]),
+    ):
+        for column, same in zip(columns, np.ptp(values, axis=0) == 0, strict=True):
+            if same:
+                raise SourceError(
+                    "has one value in every row, and tells nothing",
+                    file=file,
+                    place=f"column {column}",
+                    fix="leave it out of the predictors, and make the components without it",
+                )
+    place = table[:, 1:3]
+    place = np.where((place == NO_PLACE).all(axis=1, keepdims=True), np.nan, place)
+    return table[:, 3:], published[:, 1:], labels, place
+
+
+def _two_classes(labels: Integers, file: Path, column: str) -> None:
+    if not 0 < labels.sum() < len(labels):
+        raise SourceError(
+            f"all {len(labels)} rows have one label",
+            file=file,
+            place=f"column {column}",
+            fix="give rows with and without deposits",
+        )
+
+
 def fit_linear(raw: Floats, components: Floats, file: Path) -> tuple[Floats, Floats]:
     """Find the linear map from predictors [N, P] to components [N, C]: matrix [P, C] and offset [C].
 
@@ -170,53 +174,50 @@ def fit_linear(raw: Floats, components: Floats, file: Path) -> tuple[Floats, Flo
     SourceError
         The components are something else, or do not tell the predictors.
     """
-    centre = raw.mean(axis=0)
-    solution, _, rank, _ = np.linalg.lstsq(np.c_[raw - centre, np.ones(len(raw))], components, rcond=None)
-    matrix = np.asarray(solution[:-1], np.float64)
+    centre, unit = raw.mean(axis=0), raw.std(axis=0)
+    standard = np.c_[(raw - centre) / unit, np.ones(len(raw))]
+    solution, _, rank, _ = np.linalg.lstsq(standard, components, rcond=None)
+    matrix = np.asarray(solution[:-1] / unit[:, None], np.float64)
     offset = np.asarray(solution[-1] - centre @ matrix, np.float64)
-    worst = float(np.abs(raw @ matrix + offset - components).max())
-    if worst > LINEAR or rank <= raw.shape[1] or np.linalg.matrix_rank(matrix) < raw.shape[1]:
+    spread = components.std(axis=0)
+    worst = float((np.abs(standard @ solution - components) / spread).max())
+    if worst > LINEAR or rank <= raw.shape[1] or np.linalg.matrix_rank(solution[:-1] / spread) < raw.shape[1]:
         raise SourceError(
-            f"components are no invertible linear function of the predictors (off by {worst:.3g})",
+            f"components are no invertible linear function of the predictors (off by {worst:.3g} standard deviations)",
             file=file,
             fix="give the components of the same predictors, as many as there are predictors",
         )
     return matrix, offset
 
 
-def match_rows(wanted: Floats, known: Floats, file: Path) -> Integers:
-    """Find rows [K, C] among others [N, C] by value, each of those at most once, int64 [K].
+def match_rows(wanted: Floats, known: Floats, spread: Floats, file: Path) -> Integers:
+    """Find rows [K, 1 + C] of a label and components among others, each of those at most once, int64 [K].
 
     Raises
     ------
     SourceError
         A row is not there.
     """
-    apart = np.abs(wanted[:, None] - known[None]).max(axis=2)
+    apart = distances(wanted[:, 1:], known[:, 1:], spread)
+    apart[wanted[:, None, 0] != known[None, :, 0]] = np.inf
     free, found = np.ones(len(known), np.bool_), np.empty(len(wanted), np.int64)
-    for number, distances in enumerate(apart):
-        candidates = np.flatnonzero((distances < SAME) & free)
+    for number, own in enumerate(apart):
+        candidates = np.flatnonzero((own < ALIKE) & free)
         if not len(candidates):
             raise SourceError(
                 "this row is not in the table of components",
                 file=file,
-                place=f"line {number + 2}",
+                place=f"row {number + 1}",
                 fix="give experiments that are parts of that table",
             )
-        found[number] = candidates[distances[candidates].argmin()]
+        found[number] = candidates[own[candidates].argmin()]
         free[found[number]] = False
     return found
 
 
-def nearest(rows: Floats, others: Floats) -> Floats:
-    """Largest difference in any column to the nearest of the others, float64 [len(rows)]."""
-    distances: Floats = np.array([np.abs(others - row).max(axis=1).min() for row in rows])
-    return distances
-
-
 def row_notes(components: Floats, labels: Integers, place: Floats) -> list[str]:
     """Say what is unusual about labelled rows: repeated, contradicting, without a place."""
-    same = np.abs(components[:, None] - components[None]).max(axis=2) < SAME
+    same = distances(components, components, np.ones(1)) < ALIKE
     repeated, lost = same.sum(axis=1) > 1, ~np.isfinite(place).all(axis=1)
     contradicting = (same & (labels[:, None] != labels[None])).any(axis=1)
     notes = []
@@ -232,8 +233,3 @@ def row_notes(components: Floats, labels: Integers, place: Floats) -> list[str]:
             " out of the spatial cross-validation"
         )
     return notes
-
-
-def leaked_rows(validation: Floats, training: Floats) -> Flags:
-    """Tell which validation rows also occur among training rows, by their components, bool [V]."""
-    return nearest(validation, training) < SAME

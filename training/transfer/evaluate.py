@@ -1,20 +1,27 @@
 """Score a map bundle on labelled rows, and find those that it was trained on."""
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
+from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
 from lithostream.engine.config import StrictModel
 from lithostream.engine.errors import BundleError, ConfigError, SourceError
 from lithostream.engine.maps.bundle import MapBundle, load_map_bundle
 from lithostream.engine.maps.session import MapSession
-from lithostream.training.transfer.data import Flags, Floats, Integers, read_columns
+from lithostream.training.transfer.alike import fingerprints
 from lithostream.training.transfer.scores import evaluate, ranking
+from lithostream.training.transfer.tables import (
+    ColumnError,
+    Flags,
+    Floats,
+    Integers,
+    read_columns,
+    read_labels,
+)
 
 RESULT = "evaluation.json"
-DECIMALS = 5  # a row that is repeated is printed alike
 DRAWS = 200  # of the bootstrap
 
 
@@ -33,7 +40,7 @@ class MapEvaluation(StrictModel):
     ----------
     bundle : str
     seen_in_training : int
-        Rows that the bundle was trained on, found by their values.
+        Rows that the bundle was trained on, or that are nearly such rows, found by their values.
     all_rows : MapScores
         Flattered by rows seen in training, where there are any.
     unseen_rows : MapScores or None
@@ -53,12 +60,15 @@ class _Components(StrictModel):
     names: tuple[str, ...]
     matrix: list[list[float]]
     offset: list[float]
+    spread: list[float]
 
 
-def fingerprints(rows: Floats) -> list[str]:
-    """Short hashes of rows [N, D] by which a repeated one is known again."""
-    rounded = np.round(rows, DECIMALS) + 0.0  # no negative zero
-    return [hashlib.sha256(row.astype("<f8").tobytes()).hexdigest()[:16] for row in rounded]
+class _Training(BaseModel):
+    """What an evaluation needs of `training` in the manifest."""
+
+    label: str
+    components: _Components
+    row_hashes: list[list[str]]
 
 
 def evaluate_map(
@@ -90,7 +100,7 @@ def evaluate_map(
         raise SourceError(
             "the rows have one class",
             file=data,
-            place=_label(bundle),
+            place=f"column {_training(bundle).label}",
             fix="give rows with and without deposits",
         )
     found = MapSession(bundle).infer(raw.astype(np.float32))
@@ -112,37 +122,37 @@ def evaluate_map(
     return result
 
 
-def _label(bundle: MapBundle) -> str:
-    label = bundle.manifest.training.get("label")
-    if not isinstance(label, str):
+def _training(bundle: MapBundle) -> _Training:
+    try:
+        return _Training.model_validate(bundle.manifest.training)
+    except ValidationError as error:
         raise BundleError(
-            "does not say which column is the label",
+            "does not say which column is the label, or which rows it was trained on",
             file=bundle.path,
-            place="training.label",
+            place="training." + ".".join(str(part) for part in error.errors()[0]["loc"]),
             fix="export it from a checkpoint of `lithostream train transfer`",
-        )
-    return label
+        ) from error
 
 
 def _rows(bundle: MapBundle, data: Path) -> tuple[Floats, Integers, Flags]:
-    """Predictors, labels, and which rows were seen in training."""
-    label, training = _label(bundle), bundle.manifest.training
-    names = [predictor.name for predictor in bundle.manifest.predictors]
-    known = training.get("row_hashes", {})
-    hashes = {kind: set(values) for kind, values in known.items()} if isinstance(known, dict) else {}
-    components = _Components.model_validate(training["components"]) if "components" in training else None
+    """Read what the bundle takes, labels, and which rows were, nearly, seen in training."""
+    training = _training(bundle)
+    names, known = tuple(one.name for one in bundle.manifest.predictors), training.components
+    matrix, offset = np.array(known.matrix), np.array(known.offset)
     try:
-        table = read_columns(data, (label, *names))
-        raw, kind = table[:, 1:], "predictors"
-        values = raw
-    except SourceError:
-        if components is None:
+        table = read_columns(data, (training.label, *names))
+        taken = table[:, 1:]
+        components = taken if names == known.names else taken @ matrix + offset
+    except ColumnError:
+        if names == known.names:
             raise
-        table = read_columns(data, (label, *components.names))
-        values, kind = table[:, 1:], "components"
-        raw = (values - np.array(components.offset)) @ np.linalg.pinv(np.array(components.matrix))
-    seen = np.array([one in hashes.get(kind, set()) for one in fingerprints(values)])
-    return raw, table[:, 0].astype(np.int64), seen
+        table = read_columns(data, (training.label, *known.names))
+        components = table[:, 1:]
+        taken = (components - offset) @ np.linalg.pinv(matrix)
+    labels = read_labels(table[:, 0], data, training.label, most=1)
+    trained = {one for row in training.row_hashes for one in row}
+    found = fingerprints(components, np.array(known.spread))
+    return taken, labels, np.array([not trained.isdisjoint(row) for row in found], np.bool_)
 
 
 def _scores(probability: Floats, called: Integers, labels: Integers) -> MapScores:

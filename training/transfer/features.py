@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lithostream.training.transfer.config import TransferConfig, View
-from lithostream.training.transfer.data import Flags, Floats, Study
+from lithostream.training.transfer.config import TransferConfig
+from lithostream.training.transfer.data import Study
+from lithostream.training.transfer.models import View
+from lithostream.training.transfer.tables import Flags, Floats
 
 SMALLEST = 1e-12  # a standard deviation of a predictor that does not vary
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from lithostream.training.transfer.blocks import Repeat
 from lithostream.training.transfer.config import TransferConfig
-from lithostream.training.transfer.data import Floats, Study
+from lithostream.training.transfer.data import Study
 from lithostream.training.transfer.features import extended_rows
 from lithostream.training.transfer.protocol import (
     ENSEMBLE,
@@ -17,6 +17,7 @@ from lithostream.training.transfer.protocol import (
     pretext_masks,
 )
 from lithostream.training.transfer.scores import Calibration, best_threshold, fit_calibration
+from lithostream.training.transfer.tables import Floats
 
 DISTANCE_QUANTILE = 0.99  # of the training rows: what lies further out is unknown ground
 RIDGE = 1e-6  # on the diagonal of the correlation of predictors, should two be the same
@@ -103,7 +104,7 @@ def fit_final(study: Study, config: TransferConfig) -> tuple[dict[str, Final], R
     near = pretext_masks(study, part.rows, repeat, config.blocks.buffer_m, inner=False)
     folds = {
         name: [tuple(own) for own in fit_model(name, config, rows, repeat.outer, near, SEED)]
-        for name in (*config.baselines, *config.nets)
+        for name in (*config.baselines.by_name(), *config.nets)
     }
     folds[ENSEMBLE] = [
         deep + forest for deep, forest in zip(folds[config.deep], folds["random_forest"], strict=True)

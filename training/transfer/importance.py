@@ -5,10 +5,11 @@ from sklearn.metrics import roc_auc_score
 
 from lithostream.training.transfer.blocks import Repeat
 from lithostream.training.transfer.config import TransferConfig
-from lithostream.training.transfer.data import Flags, Floats, Study
+from lithostream.training.transfer.data import Study
 from lithostream.training.transfer.features import Logarithms, extended_rows
 from lithostream.training.transfer.final import Final
 from lithostream.training.transfer.protocol import SEED
+from lithostream.training.transfer.tables import Flags, Floats
 
 PERMUTATIONS = 10
 

@@ -42,6 +42,18 @@ class Nets:
             [bias.clone() for bias in other.biases[:kept]] + self.biases[kept:],
         )
 
+    def part(self, models: slice) -> "Nets":
+        """Return some of the nets; they share their memory."""
+        return Nets([weight[models] for weight in self.weights], [bias[models] for bias in self.biases])
+
+
+def joined(several: Sequence[Nets]) -> Nets:
+    """Nets of one shape behind each other."""
+    return Nets(
+        [torch.cat(layer) for layer in zip(*(one.weights for one in several), strict=True)],
+        [torch.cat(layer) for layer in zip(*(one.biases for one in several), strict=True)],
+    )
+
 
 def initial(sizes: Sequence[int], seeds: Sequence[int]) -> Nets:
     """Nets of Glorot's uniform weights and zero biases, each drawn from a seed of its own."""
@@ -77,7 +89,9 @@ class Schedule:
     last_only: bool = False
 
 
-def fit(nets: Nets, inputs: Tensor, loss: Loss, schedule: Schedule, seed: int) -> Nets:
+def fit(
+    nets: Nets, inputs: Tensor, loss: Loss, schedule: Schedule, present: Tensor, seeds: Sequence[int]
+) -> Nets:
     """Fit nets in place, and return them.
 
     Parameters
@@ -86,41 +100,47 @@ def fit(nets: Nets, inputs: Tensor, loss: Loss, schedule: Schedule, seed: int) -
     inputs : float32 [M, D, N]
     loss : callable
     schedule : Schedule
-    seed : int
-        Of the order of rows.
+    present : bool [M, N]
+        Rows that a net has; the others are padding, which its steps take last.
+    seeds : sequence of M int
+        Of the order of rows; nets of one seed and as many rows take them in one order.
     """
     first = -1 if schedule.last_only else 0
-    moving = [*nets.weights[first:], *nets.biases[first:]]
-    for tensor in moving:
+    weights, biases = nets.weights[first:], nets.biases[first:]
+    for tensor in (*weights, *biases):
         tensor.requires_grad_()
-    adam = torch.optim.Adam(moving, lr=schedule.rate, fused=True)
-    rows = inputs.transpose(1, 2)
-    for index in _orders(inputs, schedule, seed):
-        taken = inputs
-        if index is not None:
-            taken = rows.gather(1, index[:, :, None].expand(-1, -1, inputs.shape[1])).transpose(1, 2)
-        total = loss(nets(taken), index)
-        if schedule.l2:
-            total = total + schedule.l2 * sum((weight * weight).sum() for weight in nets.weights)
-        if schedule.l1:
-            total = total + schedule.l1 * sum(weight.abs().sum() for weight in nets.weights)
+    # Adam's decay is the gradient of the squared penalty, and cheaper than to have it found.
+    groups = [{"params": weights, "weight_decay": 2 * schedule.l2}, {"params": biases}]
+    adam = torch.optim.Adam(groups, lr=schedule.rate, fused=True)
+    rows = inputs.transpose(1, 2).contiguous()
+    for index in _orders(present, schedule, seeds):
+        taken = inputs if index is None else _taken(rows, index)
         adam.zero_grad()
-        total.backward()
+        loss(nets(taken), index).backward()
+        if schedule.l1:
+            signs = torch._foreach_sign([weight.detach() for weight in weights])
+            torch._foreach_add_([weight.grad for weight in weights], signs, alpha=schedule.l1)
         adam.step()
-    for tensor in moving:
+    for tensor in (*weights, *biases):
         tensor.requires_grad_(False)
         tensor.grad = None
     return nets
 
 
-def _orders(inputs: Tensor, schedule: Schedule, seed: int) -> Iterator[Tensor | None]:
-    generator = torch.Generator().manual_seed(seed)
+def _orders(present: Tensor, schedule: Schedule, seeds: Sequence[int]) -> Iterator[Tensor | None]:
+    generators = {seed: torch.Generator().manual_seed(seed) for seed in seeds}
     for _ in range(schedule.epochs):
         if schedule.batch is None:
             yield None
             continue
-        order = torch.rand((len(inputs), inputs.shape[2]), generator=generator).argsort(dim=1)
-        yield from order.split(schedule.batch, dim=1)
+        drawn = {seed: torch.rand(present.shape[1], generator=own) for seed, own in generators.items()}
+        keys = torch.stack([drawn[seed] for seed in seeds]).masked_fill_(~present, 2.0)
+        yield from keys.argsort(dim=1).split(schedule.batch, dim=1)
+
+
+def _taken(rows: Tensor, index: Tensor) -> Tensor:
+    """From rows [M, N, D] those of a step [M, B], as [M, D, B]."""
+    return rows.gather(1, index[:, :, None].expand(-1, -1, rows.shape[2])).transpose(1, 2)
 
 
 def of_rows(values: Tensor, index: Tensor | None) -> Tensor:
@@ -129,7 +149,7 @@ def of_rows(values: Tensor, index: Tensor | None) -> Tensor:
 
 
 def binary_loss(labels: Tensor, weights: Tensor, *, focal: bool = False) -> Loss:
-    """Cross-entropy of labels [M, N] under weights [M, N] that sum to N in each model, mean over rows."""
+    """Cross-entropy of labels [M, N] under weights [M, N], mean over the rows of a weight."""
 
     def loss(output: Tensor, index: Tensor | None) -> Tensor:
         wanted, logit = of_rows(labels, index), output[:, 0]
@@ -138,49 +158,59 @@ def binary_loss(labels: Tensor, weights: Tensor, *, focal: bool = False) -> Loss
             each = (
                 each * (1 - torch.exp(-each)) ** FOCUS
             )  # exp(-cross-entropy) is the probability of the label
-        return (each * of_rows(weights, index)).mean(dim=1).sum()
+        return _mean(each, of_rows(weights, index))
 
     return loss
 
 
 def class_loss(classes: Tensor, weights: Tensor) -> Loss:
-    """Cross-entropy of classes [M, N] under weights [M, N] that sum to N in each model, mean over rows."""
+    """Cross-entropy of classes [M, N] under weights [M, N], mean over the rows of a weight."""
 
     def loss(output: Tensor, index: Tensor | None) -> Tensor:
         each = F.cross_entropy(output, of_rows(classes, index), reduction="none")
-        return (each * of_rows(weights, index)).mean(dim=1).sum()
+        return _mean(each, of_rows(weights, index))
 
     return loss
 
 
+def _mean(each: Tensor, weights: Tensor) -> Tensor:
+    counts = (weights > 0).sum(dim=1).clamp(min=1)
+    return ((each * weights).sum(dim=1) / counts).sum()
+
+
 def copy_loss(inputs: Tensor) -> Loss:
     """Mean squared difference of the output from the inputs [M, D, N] themselves."""
-    rows = inputs.transpose(1, 2)
+    rows = inputs.transpose(1, 2).contiguous()
 
     def loss(output: Tensor, index: Tensor | None) -> Tensor:
-        wanted = inputs
-        if index is not None:
-            wanted = rows.gather(1, index[:, :, None].expand(-1, -1, inputs.shape[1])).transpose(1, 2)
+        wanted = inputs if index is None else _taken(rows, index)
         return ((output - wanted) ** 2).mean(dim=(1, 2)).sum()
 
     return loss
 
 
-def class_weights(labels: Tensor, masks: Tensor, kind: str, balance: float) -> Tensor:
-    """Weights [M, N] of rows: those of a mask [M, N], by class, that sum to N in each model.
+def class_weights(labels: Tensor, present: Tensor, kind: str, balance: float) -> Tensor:
+    """Weights [M, N] of rows, by class: 0 for those that a net does not have, 1 on average over the others.
 
     Parameters
     ----------
     labels : float32 [M, N]
-    masks : float32 [M, N]
+    present : bool [M, N]
     kind : {"weighted", "focal", "class_balanced"}
     balance : float
         Power of the inverse class frequencies.
     """
-    counts = [(masks * (labels == value)).sum(dim=1, keepdim=True) for value in (0, 1)]
+    counts = [(present & (labels == value)).sum(dim=1, keepdim=True) for value in (0, 1)]
     if kind == "class_balanced":
         of_class = [(1 - EFFECTIVE) / (1 - EFFECTIVE**count).clamp(min=1e-9) for count in counts]
     else:
         of_class = [count.clamp(min=1) ** -balance for count in counts]
-    weights = torch.where(labels > 0, of_class[1], of_class[0]) * masks
-    return weights * (labels.shape[1] / weights.sum(dim=1, keepdim=True))
+    weights = torch.where(labels > 0, of_class[1], of_class[0]) * present
+    return weights * (present.sum(dim=1, keepdim=True) / weights.sum(dim=1, keepdim=True))
+
+
+def packed(masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Numbers of the rows of each mask [M, N], as int64 [M, most], and which of them are no padding, bool [M, most]."""
+    most = int(masks.sum(dim=1).max())
+    order = (~masks).to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
+    return order, masks.gather(1, order)

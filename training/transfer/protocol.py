@@ -12,7 +12,7 @@ from lithostream.engine.errors import ConfigError
 from lithostream.training.transfer.blocks import Repeat, draw, pairs
 from lithostream.training.transfer.classic import ClassicMember, fit_classic
 from lithostream.training.transfer.config import TransferConfig
-from lithostream.training.transfer.data import Flags, Floats, Integers, Study
+from lithostream.training.transfer.data import Study
 from lithostream.training.transfer.deep import DeepMember, fit_deep
 from lithostream.training.transfer.features import Rows, extended_rows
 from lithostream.training.transfer.scores import (
@@ -21,6 +21,7 @@ from lithostream.training.transfer.scores import (
     fit_calibration,
     ranking,
 )
+from lithostream.training.transfer.tables import Flags, Floats, Integers
 
 ENSEMBLE = "ensemble"
 SEED = 20_240_904  # of the first partition and of all that is drawn in it
@@ -74,16 +75,17 @@ def parts(study: Study, config: TransferConfig) -> list[Part]:
 def located_part(study: Study, config: TransferConfig) -> Part:
     """Return all rows that have a place, under one partition: what a model that ships is fitted to."""
     rows = np.flatnonzero(study.located)
-    repeat = draw(study.place[rows], study.components[rows], study.labels[rows], config.blocks, SEED)
+    repeat = draw(
+        study.place[rows], study.components[rows] / study.spread, study.labels[rows], config.blocks, SEED
+    )
     return Part("all", rows, [repeat], False)
 
 
 def _repeats(study: Study, config: TransferConfig, rows: Integers, full: bool) -> list[Repeat]:
     count = config.blocks.repeats if full else config.blocks.repeats_between
     place, labels = study.place[rows], study.labels[rows]
-    drawn = [
-        draw(place, study.components[rows], labels, config.blocks, SEED + number) for number in range(count)
-    ]
+    components = study.components[rows] / study.spread
+    drawn = [draw(place, components, labels, config.blocks, SEED + number) for number in range(count)]
     for repeat in drawn:
         left = (masks(repeat, inner=full) & (labels == 1)).sum(axis=1)
         if left.min() < 2:
@@ -116,9 +118,9 @@ def fit_model(
     name: str, config: TransferConfig, rows: Rows, seen: Flags, pretext_seen: Flags, seed: int
 ) -> Sequence[Sequence[Member]]:
     """Fit the members of a model, by its name in the configuration, for each mask."""
-    for baseline in config.baselines:
-        if baseline == name:
-            return fit_classic(baseline, rows, seen, seed)
+    baseline = config.baselines.by_name().get(name)
+    if baseline is not None:
+        return fit_classic(baseline, rows, seen, seed)
     return fit_deep(config.nets[name], rows, seen, pretext_seen, seed)
 
 
@@ -181,7 +183,7 @@ def calibrated(score: Floats, inner: Floats, repeat: Repeat, labels: Integers) -
 def models(config: TransferConfig, *, full: bool) -> tuple[str, ...]:
     """Names of the models of an experiment; between the first and the last, those of the comparison alone."""
     if full:
-        return (*config.baselines, *config.nets)
+        return (*config.baselines.by_name(), *config.nets)
     return ("random_forest", "svm", "logistic", config.deep)
 
 

@@ -1,5 +1,8 @@
 """The study as it was published: every model on the components as given, nothing held out, over several seeds."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from sklearn.ensemble import RandomForestClassifier
@@ -9,8 +12,10 @@ from sklearn.svm import SVC
 from torch import Tensor
 
 from lithostream.training.transfer.config import Published
-from lithostream.training.transfer.data import Floats, Integers, Study
+from lithostream.training.transfer.data import Study
+from lithostream.training.transfer.models import PublishedNet
 from lithostream.training.transfer.nets import (
+    Loss,
     Nets,
     Schedule,
     binary_loss,
@@ -19,18 +24,32 @@ from lithostream.training.transfer.nets import (
     copy_loss,
     fit,
     initial,
+    joined,
+    packed,
 )
+from lithostream.training.transfer.tables import Floats, Integers
 
-HIDDEN = (100, 8, 6, 4, 2)
-TREES = 200
 FOLDS = 5
 
 Figures = dict[str, dict[str, list[float]]]
 """By model, then by metric: one value for each seed."""
 
 
+class _Job(NamedTuple):
+    """A net to fit, of every seed, to some of the labelled rows."""
+
+    name: str
+    net: PublishedNet
+    rows: Integers
+
+    @property
+    def schedule(self) -> Schedule:
+        net = self.net
+        return Schedule(net.epochs, net.rate, net.l1, net.l2, net.batch, last_only=net.probe)
+
+
 def reproduce(study: Study, settings: Published, validation: tuple[Floats, Integers] | None) -> Figures:
-    """Fit the published models to the labelled rows, and fine-tune the autoencoder on every experiment.
+    """Fit the published models to the labelled rows, and to every experiment where a net asks for it.
 
     Parameters
     ----------
@@ -45,49 +64,84 @@ def reproduce(study: Study, settings: Published, validation: tuple[Floats, Integ
         `accuracy` and `auc` on the rows learned from, at a threshold of one half, and the same of `validation`; of the
         forest the out-of-bag accuracy, of the support vectors also that of 5 random folds.
     """
-    seeds = list(range(settings.seeds))
-    every = np.arange(len(study.labels))
-    start = Schedule(settings.pretrain_epochs, settings.rate, batch=settings.batch)
-    pretext, copied = _pretext(study, start, seeds), _copied(study, start, seeds)
-    probe = Schedule(
-        settings.probe_epochs, settings.rate, settings.l1, settings.l2, settings.batch, last_only=True
-    )
-    fine = Schedule(settings.epochs, settings.fine_rate, settings.l1, settings.l2, settings.batch)
-    whole = Schedule(settings.epochs, settings.rate, settings.l1, settings.l2, settings.batch)
-    line = Schedule(settings.probe_epochs, settings.rate, batch=settings.batch)
-    width = study.components.shape[1]
-    fresh = initial([width, *HIDDEN, 1], seeds)
-    task = _Task(study, validation)
-    figures = _classics(study, seeds)
-    figures["logistic regression"] = task.run(every, initial([width, 1], seeds), line, balance=0.0)
-    figures["from scratch"] = task.run(every, _copy(fresh), whole)
-    for name, found in (("pretext", pretext), ("autoencoder", copied)):
-        figures[f"{name}, linear probe"] = task.run(every, fresh.started_from(found), probe)
-        figures[f"{name}, fine-tuned"] = task.run(every, fresh.started_from(found), fine)
-    for experiment, rows in study.experiments.items():
-        figures[f"autoencoder, fine-tuned, {experiment}"] = task.run(rows, fresh.started_from(copied), fine)
+    jobs = []
+    for name, net in settings.nets.items():
+        jobs.append(_Job(name, net, np.arange(len(study.labels))))
+        if net.experiments:
+            jobs += [_Job(f"{name}, {part}", net, rows) for part, rows in study.experiments.items()]
+    # Nets of one shape that take as many and like steps are one tensor program.
+    together: dict[object, list[_Job]] = {}
+    for job in jobs:
+        steps = -(-len(job.rows) // job.net.batch)
+        together.setdefault((job.net.hidden, job.schedule, job.net.balance, steps), []).append(job)
+    starts = _Starts(study, settings)
+    figures: Figures = {}
+    for some in together.values():
+        figures |= _fitted(some, study, starts, validation)
+    return _classics(study, settings) | {job.name: figures[job.name] for job in jobs}
+
+
+class _Starts:
+    """Nets of every seed that learned another task before, each task once."""
+
+    def __init__(self, study: Study, settings: Published) -> None:
+        self._study, self._settings = study, settings
+        self._found: dict[object, Nets] = {}
+        self.seeds = list(range(settings.seeds))
+
+    def __call__(self, net: PublishedNet) -> Nets:
+        fresh = initial([self._study.components.shape[1], *net.hidden, 1], self.seeds)
+        if net.start == "scratch":
+            return fresh
+        key = (net.start, net.hidden)
+        if key not in self._found:
+            learn = self._pretext if net.start == "pretext" else self._copied
+            self._found[key] = learn(net.hidden)
+        return fresh.started_from(self._found[key])
+
+    def _pretext(self, hidden: tuple[int, ...]) -> Nets:
+        rows, labels = self._study.pretext_components, torch.from_numpy(self._study.pretext_labels)
+        nets = initial([rows.shape[1], *hidden, int(labels.max()) + 1], self.seeds)
+        classes = labels.expand(len(self.seeds), -1)
+        loss = class_loss(classes, torch.ones(classes.shape))
+        return self._fit(nets, rows, loss, self._settings.pretrain_epochs)
+
+    def _copied(self, hidden: tuple[int, ...]) -> Nets:
+        rows = self._study.unlabelled_components[self._study.fresh]
+        nets = initial([rows.shape[1], *hidden, *hidden[-2::-1], rows.shape[1]], self.seeds)
+        # As many steps as the pretext task: there are several times its rows.
+        epochs = max(1, self._settings.pretrain_epochs * len(self._study.pretext_labels) // len(rows))
+        self._fit(nets, rows, copy_loss(_stack(rows, len(self.seeds))), epochs)
+        kept = len(hidden) + 1
+        return Nets(nets.weights[:kept], nets.biases[:kept])
+
+    def _fit(self, nets: Nets, rows: Floats, loss: Loss, epochs: int) -> Nets:
+        schedule = Schedule(epochs, self._settings.pretrain_rate, batch=self._settings.pretrain_batch)
+        every = torch.ones((len(self.seeds), len(rows)), dtype=torch.bool)
+        return fit(nets, _stack(rows, len(self.seeds)), loss, schedule, every, self.seeds)
+
+
+def _fitted(
+    jobs: Sequence[_Job], study: Study, starts: _Starts, validation: tuple[Floats, Integers] | None
+) -> Figures:
+    """Fit and score jobs of one shape and schedule."""
+    count = len(starts.seeds)
+    nets = joined([starts(job.net) for job in jobs])
+    masks = torch.zeros((len(jobs), len(study.labels)), dtype=torch.bool)
+    for mask, job in zip(masks, jobs, strict=True):
+        mask[torch.from_numpy(job.rows)] = True
+    index, present = packed(masks.repeat_interleave(count, dim=0))
+    inputs = torch.from_numpy(study.components.astype(np.float32))[index].transpose(1, 2).contiguous()
+    labels = torch.from_numpy(study.labels.astype(np.float32))[index]
+    weights = class_weights(labels, present, "weighted", jobs[0].net.balance)
+    fit(nets, inputs, binary_loss(labels, weights), jobs[0].schedule, present, starts.seeds * len(jobs))
+    figures: Figures = {}
+    for number, job in enumerate(jobs):
+        own = nets.part(slice(number * count, (number + 1) * count))
+        figures[job.name] = _scored(own, study.components[job.rows], study.labels[job.rows], "")
+        if validation is not None:
+            figures[job.name] |= _scored(own, *validation, "validation_")
     return figures
-
-
-class _Task:
-    """Fits nets of several seeds to some of the labelled rows, and scores them."""
-
-    def __init__(self, study: Study, validation: tuple[Floats, Integers] | None) -> None:
-        self._study, self._validation = study, validation
-
-    def run(
-        self, rows: Integers, nets: Nets, schedule: Schedule, balance: float = 1.0
-    ) -> dict[str, list[float]]:
-        count = len(nets.weights[0])
-        labels = self._study.labels[rows]
-        inputs = _stack(self._study.components[rows], count)
-        wanted = torch.from_numpy(labels.astype(np.float32)).expand(count, -1).contiguous()
-        weights = class_weights(wanted, torch.ones_like(wanted), "weighted", balance)
-        fit(nets, inputs, binary_loss(wanted, weights), schedule, seed=0)
-        figures = _scored(nets, self._study.components[rows], labels, "")
-        if self._validation is not None:
-            figures |= _scored(nets, *self._validation, "validation_")
-        return figures
 
 
 def _scored(nets: Nets, components: Floats, labels: Integers, prefix: str) -> dict[str, list[float]]:
@@ -98,13 +152,14 @@ def _scored(nets: Nets, components: Floats, labels: Integers, prefix: str) -> di
     }
 
 
-def _classics(study: Study, seeds: list[int]) -> Figures:
-    rows, labels = study.components, study.labels
+def _classics(study: Study, settings: Published) -> Figures:
+    rows, labels, seeds = study.components, study.labels, range(settings.seeds)
     last = list(study.experiments.values())[-1]
-    machine = SVC(C=10, gamma=0.01).fit(rows, labels)
+    kernel, trees = {"C": settings.svm.cost, "gamma": settings.svm.gamma}, settings.random_forest.trees
+    machine = SVC(**kernel).fit(rows, labels)
     folds = [
         cross_val_score(
-            SVC(C=10, gamma=0.01),
+            SVC(**kernel),
             rows,
             labels,
             cv=StratifiedKFold(FOLDS, shuffle=True, random_state=seed),
@@ -112,7 +167,7 @@ def _classics(study: Study, seeds: list[int]) -> Figures:
         for seed in seeds
     ]
     forests = [
-        RandomForestClassifier(TREES, oob_score=True, random_state=seed).fit(rows[last], labels[last])
+        RandomForestClassifier(trees, oob_score=True, random_state=seed).fit(rows[last], labels[last])
         for seed in seeds
     ]
     return {
@@ -125,28 +180,5 @@ def _classics(study: Study, seeds: list[int]) -> Figures:
     }
 
 
-def _pretext(study: Study, schedule: Schedule, seeds: list[int]) -> Nets:
-    classes = torch.from_numpy(study.pretext_labels).expand(len(seeds), -1)
-    sizes = [study.components.shape[1], *HIDDEN, int(study.pretext_labels.max()) + 1]
-    loss = class_loss(classes, torch.ones(classes.shape))
-    return fit(initial(sizes, seeds), _stack(study.pretext_components, len(seeds)), loss, schedule, seed=1)
-
-
-def _copied(study: Study, schedule: Schedule, seeds: list[int]) -> Nets:
-    rows = study.unlabelled_components[study.fresh]
-    inputs, width = _stack(rows, len(seeds)), rows.shape[1]
-    sizes = [width, *HIDDEN, *HIDDEN[-2::-1], width]
-    # As many steps as the pretext task: there are several times its rows.
-    epochs = max(1, schedule.epochs * len(study.pretext_labels) // len(rows))
-    shorter = Schedule(epochs, schedule.rate, batch=schedule.batch)
-    nets = fit(initial(sizes, seeds), inputs, copy_loss(inputs), shorter, seed=2)
-    kept = len(HIDDEN) + 1
-    return Nets(nets.weights[:kept], nets.biases[:kept])
-
-
 def _stack(rows: Floats, count: int) -> Tensor:
     return torch.from_numpy(rows.T.astype(np.float32)).expand(count, -1, -1).contiguous()
-
-
-def _copy(nets: Nets) -> Nets:
-    return Nets([one.clone() for one in nets.weights], [one.clone() for one in nets.biases])

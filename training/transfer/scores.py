@@ -7,7 +7,7 @@ from scipy.optimize import minimize
 from scipy.stats import rankdata, t
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from lithostream.training.transfer.data import Floats, Integers
+from lithostream.training.transfer.tables import Floats, Integers
 
 BINS = 10
 METRICS = ("auc", "average_precision", "balanced_accuracy", "f1", "brier", "calibration_error")

@@ -17,6 +17,7 @@ from lithostream.engine.config import load_toml
 from lithostream.engine.errors import ConfigError
 from lithostream.training.checkpoint import DataFile
 from lithostream.training.device import deterministic
+from lithostream.training.transfer.alike import alike, fingerprints
 from lithostream.training.transfer.checkpoint import (
     MAPPED,
     RECORD,
@@ -27,8 +28,7 @@ from lithostream.training.transfer.checkpoint import (
     stored,
 )
 from lithostream.training.transfer.config import TransferConfig
-from lithostream.training.transfer.data import Floats, Integers, Study, leaked_rows, read_columns, read_study
-from lithostream.training.transfer.evaluate import fingerprints
+from lithostream.training.transfer.data import Study, read_study
 from lithostream.training.transfer.features import extended_rows
 from lithostream.training.transfer.final import Distance, Final, fit_distance, fit_final
 from lithostream.training.transfer.importance import importances
@@ -42,6 +42,7 @@ from lithostream.training.transfer.table import (
     experiment_of,
     winner,
 )
+from lithostream.training.transfer.tables import Floats, Integers, read_columns, read_labels
 
 GOLDEN_ROWS = 64
 
@@ -101,11 +102,13 @@ def _validation(
     """Read the validation rows, if there are any, and leave out those that were learned from."""
     if config.tables.validation is None:
         return None, []
-    rows = read_columns(root / config.tables.validation, (config.columns.label, *config.columns.components))
-    labels, leaked = rows[:, 0].astype(np.int64), leaked_rows(rows[:, 1:], study.components)
+    file = root / config.tables.validation
+    rows = read_columns(file, (config.columns.label, *config.columns.components))
+    labels = read_labels(rows[:, 0], file, config.columns.label, most=1)
+    leaked = alike(rows[:, 1:], study.components, study.spread)
     found = (
-        f"{leaked.sum()} of {len(rows)} validation rows ({labels[leaked].sum()} deposits) are training rows too: they"
-        " tell nothing, and are left out of the validation figures below (the published figures have them in)"
+        f"{leaked.sum()} of {len(rows)} validation rows ({labels[leaked].sum()} deposits) are training rows too, or nearly:"
+        " they tell nothing, and are left out of the validation figures below (the published figures have them in)"
     )
     kept = labels[~leaked]
     if not 0 < kept.sum() < len(kept):
@@ -169,10 +172,8 @@ def _record(
             DataFile(name=file.name, sha256=hashlib.sha256((root / file).read_bytes()).hexdigest())
             for file in (*files, *tables.experiments.values())
         ),
-        row_hashes={
-            "predictors": tuple(fingerprints(study.raw)),
-            "components": tuple(fingerprints(study.components)),
-        },
+        spread=tuple(study.spread.tolist()),
+        row_hashes=tuple(fingerprints(study.components, study.spread)),
         notes=table.notes,
         metrics={name: {end: table.experiments[end].models[name] for end in ends} for name in finals},
         versions={name: version(name) for name in ("torch", "scikit-learn", "numpy")},

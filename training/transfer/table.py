@@ -7,10 +7,11 @@ from pydantic import Field
 
 from lithostream.engine.config import StrictModel
 from lithostream.training.transfer.config import TransferConfig
-from lithostream.training.transfer.data import Floats, Study
+from lithostream.training.transfer.data import Study
 from lithostream.training.transfer.protocol import Part, Scores, judge
 from lithostream.training.transfer.published import Figures
 from lithostream.training.transfer.scores import METRICS, Interval, interval
+from lithostream.training.transfer.tables import Floats
 
 RIVALS = ("random_forest", "svm", "logistic")
 JUDGED = ("auc", "average_precision")

@@ -9,7 +9,8 @@ import typer
 from map_scene import PREDICTORS, write_stack
 from typer.testing import CliRunner
 
-from lithostream.engine.cli_map import map_command, verify_map_bundle
+from lithostream.engine.cli_map import map_command, verify_files, verify_map_bundle
+from lithostream.engine.errors import ConfigError
 
 app = typer.Typer()
 app.command("map")(map_command)
@@ -22,19 +23,37 @@ def invoke(*words: object) -> str:
     return done.stdout
 
 
-def test_points_become_a_table(map_bundle: Path, tmp_path: Path) -> None:
+def write_points(file: Path) -> None:
     np.savetxt(
-        tmp_path / "p.csv",
+        file,
         np.random.default_rng(1).normal(size=(5, 7)),
         delimiter=",",
         header=",".join(one.name for one in PREDICTORS),
         comments="",
     )
+
+
+def test_points_become_a_table(map_bundle: Path, tmp_path: Path) -> None:
+    write_points(tmp_path / "p.csv")
     out = tmp_path / "MAP.csv"
     said = json.loads(invoke(tmp_path / "p.csv", "--bundle", map_bundle, "--out", out, "--json"))
     assert said["files"] == [str(out)] and said["counts"]["answered"] == 5 and not said["unchanged"]
     assert any("no coordinates" in note for note in said["notes"])
     assert invoke(tmp_path / "p.csv", "--bundle", map_bundle, "--out", out).strip() == str(out)
+
+
+def test_files_of_a_map_are_verified(
+    map_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_points(tmp_path / "p.csv")
+    out = tmp_path / "MAP.csv"
+    invoke(tmp_path / "p.csv", "--bundle", map_bundle, "--out", out)
+    verify_files(out)
+    assert capsys.readouterr().out == "1 files whole\n"
+    out.write_text(out.read_text().replace("0.", "1.", 1))
+    with pytest.raises(ConfigError, match="1 problems"):
+        verify_files(out)
+    assert "MAP.csv: its SHA-256 is not that of MAP.json" in capsys.readouterr().err
 
 
 def test_a_bundle_is_verified(map_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ import errno
 import json
 import signal
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,13 @@ from lithostream.engine.errors import ConfigError
 from lithostream.engine.io.raster import open_stack
 from lithostream.engine.io.raster_reader import StackReader
 from lithostream.engine.maps.bundle import load_map_bundle
-from lithostream.engine.maps.predict import NODATA, OUT_OF_DOMAIN, predict_window
+from lithostream.engine.maps.overlap import answers
+from lithostream.engine.maps.predict import NODATA, OUT_OF_DOMAIN, Answer, predict_window
 from lithostream.engine.maps.record import MapRecord, MapSettings
 from lithostream.engine.maps.run import map_stack
 from lithostream.engine.maps.session import MapSession
-from lithostream.engine.maps.windows import Box
+from lithostream.engine.maps.spool import Spool
+from lithostream.engine.maps.windows import Box, windows
 
 rasterio = pytest.importorskip("rasterio", reason="rasters need rasterio: [geo]")
 pyogrio = pytest.importorskip("pyogrio", reason="GeoPackages need pyogrio: [geo]")
@@ -139,6 +142,53 @@ def test_strips_and_tiles_answer_alike(scene: Path, wanted: dict[str, bytes], tm
     found = files(tmp_path / "out" / "MAP.tif")
     for name in ("MAP.tif", "MAP_flags.tif", "MAP_targets.gpkg", "MAP_targets.csv"):
         assert found[name] == wanted[name], name
+
+
+@pytest.mark.parametrize(("halo", "rows"), [(64, 192), (192, 384)])
+def test_windows_that_overlap_are_blended_and_a_local_model_is_not_changed(
+    halo: int, rows: int, scene: Path, wanted: dict[str, bytes], tmp_path: Path
+) -> None:
+    bundle = write_bundle(tmp_path / "bundle", threshold=0.45, halo_px=halo)
+    with rasterio.open(scene / "large.tif") as tiled:  # strips, so that windows are less high than wide
+        profile = {**tiled.profile, "tiled": False, "blockxsize": None, "blockysize": 1}
+        with rasterio.open(tmp_path / "large.tif", "w", **profile) as strips:
+            strips.descriptions = tiled.descriptions
+            strips.write(tiled.read())
+    out, done = tmp_path / "out" / "MAP.tif", []
+    map_stack(tmp_path / "large.tif", bundle, out, MapSettings(), lambda *one: done.append(one))
+    assert [one for one in done if one[0] == "written"] == [
+        ("written", n + 1, 530 // rows + 1) for n in range(530 // rows + 1)
+    ]
+    found = files(out)
+    assert found["MAP_targets.csv"] == wanted["MAP_targets.csv"]
+    (tmp_path / "wanted.tif").write_bytes(wanted["MAP.tif"])
+    (tmp_path / "wanted_flags.tif").write_bytes(wanted["MAP_flags.tif"])
+    for name in (".tif", "_flags.tif"):
+        with (
+            rasterio.open(out.with_name(f"MAP{name}")) as one,
+            rasterio.open(tmp_path / f"wanted{name}") as other,
+        ):
+            assert one.read().tobytes() == other.read().tobytes()
+
+
+def test_an_overlap_blends_what_windows_disagree_on(tmp_path: Path) -> None:
+    shape, size, halo = (256, 384), (128, 128), 64
+    with closing(Spool(tmp_path)) as spool:
+        for window in windows(shape, size, halo):
+            numbers = np.full(window.seen.shape, window.number % 3, np.float32)  # by column of windows
+            flags = np.full(window.seen.shape, 1 << window.number, np.uint8)
+            spool.add(window.number, Answer(numbers, numbers, flags))
+        found = list(answers(spool, shape, size, halo))
+    assert [one.own for one, _ in found] == [Box(0, 0, 64, 384), Box(64, 0, 256, 384)]
+    probability = np.concatenate([answer.probability for _, answer in found])
+    steps = np.diff(probability, axis=1)
+    assert (
+        steps.min() >= 0
+        and steps.max() < 0.01
+        and (probability[:, 0].max(), probability[:, -1].min()) == (0, 2)
+    )
+    flags = np.concatenate([answer.flags for _, answer in found])
+    assert (flags[0, 0], flags[0, 70], flags[128, 70], flags[255, 383]) == (1, 3, 27, 32)
 
 
 def test_killed_at_each_place_it_goes_on_to_the_same_bytes(

@@ -15,6 +15,7 @@ from lithostream.engine.maps.point_map import CENSORED, DUPLICATE, map_points
 from lithostream.engine.maps.predict import NODATA, OUT_OF_DOMAIN
 from lithostream.engine.maps.record import MapSettings
 from lithostream.engine.maps.session import MapSession
+from lithostream.engine.maps.sites import read_sites
 
 NAMES = [one.name for one in PREDICTORS]
 SETTINGS = MapSettings()
@@ -121,6 +122,32 @@ def test_points_with_a_system_are_drawn_and_written_as_geopackage(map_bundle: Pa
     assert again.files == first.files
     drawn = map_points(source, map_bundle, tmp_path / "d" / "MAP.csv", crs, sites)
     assert drawn.counts["known_sites"] == 1 and any("1 rows have no place" in note for note in drawn.notes)
+
+
+@pytest.mark.parametrize("cells", [[], [["NA"] * 7 + [250_000, 900_000]]])
+def test_a_table_without_an_answer_is_a_map(
+    map_bundle: Path, cells: list[list[object]], tmp_path: Path
+) -> None:
+    pytest.importorskip("rasterio", reason="coordinate reference systems need rasterio: [geo]")
+    source = write(tmp_path / "p.csv", cells, [*NAMES, "x", "y"])
+    found = map_points(source, map_bundle, tmp_path / "MAP.csv", MapSettings(crs="EPSG:3578"))
+    assert found.counts["all"] == len(cells) and found.counts["answered"] == 0
+    assert "data:image/svg+xml" in (tmp_path / "MAP.html").read_text()
+
+
+def test_degrees_are_told_from_metres(map_bundle: Path, tmp_path: Path) -> None:
+    pytest.importorskip("rasterio", reason="coordinate reference systems need rasterio: [geo]")
+    metres = "EPSG:3578"
+    sites = write(tmp_path / "sites.csv", [[-136.9, 62.5]], ["lon", "lat"])
+    known = read_sites(sites, metres, metres)
+    assert 200_000 < known.x[0] < 500_000 and 700_000 < known.y[0] < 1_200_000
+    source = write(tmp_path / "p.csv", [[0.1] * 7 + [-136.9, 62.5]], [*NAMES, "lon", "lat"])
+    found = map_points(source, map_bundle, tmp_path / "MAP.csv", MapSettings(crs=metres))
+    assert "lon, lat are taken as EPSG:4326: EPSG:3578 is not in degrees" in found.notes
+    for place, crs in (([62.5, -136.9], metres), ([500_000, 900_000], "EPSG:4326")):
+        write(tmp_path / "sites.csv", [[-136.9, 62.5], place], ["lon", "lat"])
+        with pytest.raises(SourceError, match=r"row 3: longitude .* is no place in EPSG:4326"):
+            read_sites(sites, metres, crs)
 
 
 def test_a_geopackage_is_read_as_the_same_table(map_bundle: Path, tmp_path: Path) -> None:

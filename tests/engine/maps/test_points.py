@@ -28,6 +28,8 @@ def rows_of(tmp_path: Path, text: str) -> PredictorRows:
         ("MAG;note;Cu\n-2;a, b;1.5\n4;;3\n", [[1.5, -2], [3, 4]]),
         ('"Cu [ppm]",MAG [ nT ]\n"1.5", -2\n\n3,4\n', [[1.5, -2], [3, 4]]),
         ("\ufeffCu,MAG\r\nmg/kg,nT\r\n1.5,-2\r\n", [[1.5, -2]]),
+        ("Cu\tMAG\n1.5\t-2\n", [[1.5, -2]]),
+        ("x,y,Cu,MAG\nm,m,ppm,\n1,2,1.5,-2\n", [[1.5, -2]]),
         ("Cu,MAG\n", np.empty((0, 2))),
     ],
 )
@@ -56,6 +58,8 @@ def test_values_beyond_detection_and_missing_ones(tmp_path: Path) -> None:
         ("Cu,X\n1,2\n", "no column for MAG; there are Cu, X"),
         ("Cu,MAG\n1,2\n3,four\n", "column MAG, row 3: 'four' is no number"),
         ("Cu,MAG\nppm,nT\n1,2\n3,4_0\n", "column MAG, row 4: '4_0'"),
+        ("Cu,MAG\n1,<-2\n", "column MAG, row 2: '<-2': half of a limit below 0 is above it"),
+        ("Cu,MAG\n1,2\n<<2,2\n", "column Cu, row 3: '<<2' is no number"),
         ("Cu [ppb],MAG\n1,2\n", "Cu is in 'ppb', the model takes 'ppm'"),
         ("Cu,MAG\nppm,T\n1,2\n", "MAG is in 'T', the model takes 'nT'"),
         ("Cu,MAG\n1,2,3\n", "row 2: 3 cells, the header has 2"),

@@ -121,6 +121,17 @@ def test_whole_numbers_with_scale_nodata_and_mask(tmp_path: Path, rng: np.random
     np.testing.assert_array_equal(read(masked, [CU])[1], np.arange(stored.size).reshape(SHAPE) % 7 > 0)
 
 
+def test_a_folder_holds_one_band_of_a_name(cu: npt.NDArray[np.float32], tmp_path: Path) -> None:
+    write(tmp_path / "Cu.tif", [cu, cu])
+    with pytest.raises(SourceError, match="the file has 2 bands, in a folder it stands for one"):
+        open_stack(tmp_path, [CU])
+    write(tmp_path / "Cu.tif", [cu.astype(np.uint8)] * 2, photometric="minisblack", alpha="yes")
+    assert [band.number for band in open_stack(tmp_path, [CU]).bands] == [1]
+    write(tmp_path / "Cu.tiff", [cu])
+    with pytest.raises(SourceError, match=r"Cu\.tif and Cu\.tiff are both Cu"):
+        open_stack(tmp_path, [CU])
+
+
 @pytest.mark.parametrize(
     ("given", "reason"),
     [

@@ -1,5 +1,6 @@
 """Tables of a made-up study: two hills of deposits in seven predictors, and what the real study has to trip over."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ licence = "made up"
 description = "Made up."
 deep = "deep"
 workers = 1
-baselines = ["random_forest", "svm", "logistic", "gradient_boosting"]
+baselines = {{ random_forest = {{ trees = 30 }}, gradient_boosting = {{ trees = 30 }} }}
 logarithmic = {{ X4 = 10, X3 = 10 }}
 [tables]
 predictors = "predictors.csv"
@@ -60,16 +61,37 @@ seeds = 1
 steps = 5
 [published]
 seeds = 2
-epochs = 3
-probe_epochs = 3
 pretrain_epochs = 3
 reference = {{ "from scratch" = {{ accuracy = 0.9 }} }}
+[published.nets."logistic regression"]
+hidden = []
+epochs = 3
+[published.nets."from scratch"]
+epochs = 3
+[published.nets."pretext, linear probe"]
+start = "pretext"
+probe = true
+epochs = 3
+[published.nets."autoencoder, fine-tuned"]
+start = "autoencoder"
+epochs = 3
+experiments = true
 """
 
 
 def write_csv(path: Path, names: list[str], values: np.ndarray, separator: str = ",") -> None:
     lines = [separator.join(f"{value:.5f}" for value in row) for row in values]
     path.write_text("\n".join([separator.join(names), *lines]) + "\n")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As in the study: on a busy machine the threads of small products would wait for each other."""
+    torch = pytest.importorskip("torch", reason="training needs the extra 'train'")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
@@ -115,6 +137,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fresh[:6, 0] += 1.2
     seen_too = np.concatenate([raw[[3, 50, 51]], fresh])
     validation = np.c_[[1, 0, 0, *[1] * 6, *[0] * 6], components(seen_too)]
+    validation[2, 1:] += 0.002 * rng.choice([-1, 1], 7)  # a row of training, measured a little differently
     write_csv(folder / "validation.csv", ["DEP", *COMPONENTS], validation)
     (folder / "study.toml").write_text(CONFIG.format(validation=""))
     (folder / "validated.toml").write_text(CONFIG.format(validation='validation = "validation.csv"'))

@@ -9,10 +9,12 @@ pytest.importorskip("torch", reason="training needs the extra 'train'")
 
 from lithostream.engine.config import load_toml
 from lithostream.engine.errors import ConfigError, SourceError
+from lithostream.training.transfer.alike import ALIKE, alike, fingerprints
 from lithostream.training.transfer.blocks import draw, groups
 from lithostream.training.transfer.config import Blocks, TransferConfig
-from lithostream.training.transfer.data import Study, read_columns, read_study
+from lithostream.training.transfer.data import Study, read_study
 from lithostream.training.transfer.features import Logarithms, fit_inputs
+from lithostream.training.transfer.tables import read_columns
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +48,12 @@ def test_what_is_unusual_is_said(study: Study) -> None:
     [
         ("most.csv", "DEP;", "LABEL;", "'DEP'"),
         ("components.csv", "1.00000,", "0.00000,", "does not have the rows"),
-        ("pretext.csv", "0.00000,", "n.d.,", "not a row of numbers"),
+        ("pretext.csv", "0.00000,", "n.d.,", "line 8, column ETIQUETA: 'n.d.' is not a finite number"),
+        ("pretext.csv", "2.00000,", "2.5,", "2.5 is no label"),
+        ("predictors.csv", "0.00000,", "nan,", "column ESTE: 'nan' is not a finite number"),
+        ("components.csv", "\n1.00000,", "\n1.00000,1.5,", "line 2: 9 cells, the header has 8"),
         ("unlabelled.csv", "PC3", "PC2", "several"),
+        ("unlabelled.csv", "PC3", "PC 3", "no column is called 'PC3'; there are PC7, PC6"),
     ],
 )
 def test_tables_that_do_not_fit_are_refused(
@@ -73,12 +79,51 @@ def test_components_of_other_predictors_are_refused(folder: Path, tmp_path: Path
         read_study(load_toml(folder / "study.toml", TransferConfig), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        (None, None, "holds no rows"),
+        (0, "1", "column DEP: all 120 rows have one label"),
+        (0, "2", "2 is no label: it is 0, or 1 for a deposit"),
+        (5, "3.5", "column X7: has one value in every row"),
+    ],
+)
+def test_tables_that_teach_nothing_are_refused(
+    folder: Path, tmp_path: Path, column: int | None, value: str | None, message: str
+) -> None:
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_text(path.read_text())
+    for name in ("predictors.csv", "components.csv"):
+        header, *lines = (folder / name).read_text().splitlines()
+        kept = [] if column is None else [line.split(",") for line in lines]
+        for cells in kept:
+            if column == 0 or name == "predictors.csv":
+                cells[column or 0] = str(value)
+        (tmp_path / name).write_text("\n".join([header, *map(",".join, kept), "", ""]))
+    with pytest.raises(SourceError, match=message):
+        read_study(load_toml(folder / "study.toml", TransferConfig), tmp_path)
+
+
+def test_rows_that_are_alike_share_a_fingerprint_and_others_none() -> None:
+    rng = np.random.default_rng(0)
+    spread = np.array([1e-3, 1.0, 40.0, 7e5])
+    rows = rng.normal(size=(300, 4)) * spread
+    known = {one for row in fingerprints(rows, spread) for one in row}
+    near = rows + rng.uniform(-0.99, 0.99, rows.shape) * ALIKE * spread
+    assert alike(near, rows, spread).all()
+    assert all(not known.isdisjoint(row) for row in fingerprints(near, spread))
+    fresh = rng.normal(size=(300, 4)) * spread
+    away = (np.abs((fresh[:, None] - rows[None]) / spread).max(axis=2) > 5 * ALIKE).all(axis=1)
+    assert away.sum() > 200 and not alike(fresh[away], rows, spread).any()
+    assert all(known.isdisjoint(row) for row in fingerprints(fresh[away], spread))
+
+
 def test_a_row_that_is_in_no_table_is_refused(folder: Path, tmp_path: Path) -> None:
     for path in folder.iterdir():
         (tmp_path / path.name).write_text(path.read_text())
     with (tmp_path / "fewest.csv").open("a") as file:
         file.write("1;9;9;9;9;9;9;9\n")
-    with pytest.raises(SourceError, match="line 102"):
+    with pytest.raises(SourceError, match="row 101"):
         read_study(load_toml(folder / "study.toml", TransferConfig), tmp_path)
 
 
@@ -137,7 +182,12 @@ def test_configurations_that_contradict_themselves_are_refused(folder: Path, tmp
     for old, new, message in (
         ('deep = "deep"', 'deep = "wide"', "none of nets"),
         ("X4 = 10", "X1 = 10", "no predictors"),
-        ('"svm", ', "", "svm"),
+        ("trees = 30", "trees = 0", "baselines.random_forest.trees"),
+        (
+            'start = "pretext"\nprobe = true\nepochs',
+            "hidden = []\nprobe = true\nepochs",
+            "nothing to carry over",
+        ),
         ("[nets.scratch]", "[nets.svm]", "may not be called"),
     ):
         path = tmp_path / "bad.toml"

@@ -25,6 +25,7 @@ from lithostream.training.transfer.evaluate import evaluate_map
 from lithostream.training.transfer.protocol import parts, score_model
 from lithostream.training.transfer.study import train_transfer
 from lithostream.training.transfer.table import Table
+from lithostream.training.transfer.tables import read_columns
 
 MODELS = (
     *("random_forest", "svm", "logistic", "gradient_boosting"),
@@ -115,6 +116,35 @@ def test_every_model_exports_and_gives_the_same_numbers(
         {"TreeEnsembleRegressor"} if model in {"random_forest", "gradient_boosting", "ensemble"} else set()
     )
     assert trees == wanted
+
+
+@pytest.mark.parametrize("model", ["deep", "svm", "ensemble"])
+def test_a_bundle_of_components_answers_as_that_of_the_predictors(
+    checkpoint: Path, folder: Path, tmp_path: Path, model: str
+) -> None:
+    plain = load_map_bundle(export_map(checkpoint, tmp_path / "plain", model))
+    turned = load_map_bundle(export_map(checkpoint, tmp_path / "turned", model, components=True))
+    assert [one.name for one in turned.manifest.predictors] == [f"PC{number}" for number in range(1, 8)]
+    table = [read_columns(folder / f"{name}.csv", columns) for name, columns in (
+        ("predictors", [one.name for one in plain.manifest.predictors]),
+        ("components", [one.name for one in turned.manifest.predictors]),
+    )]  # fmt: skip
+    one, other = (
+        MapSession(bundle).infer(rows.astype(np.float32))
+        for bundle, rows in zip((plain, turned), table, strict=True)
+    )
+    close = (
+        np.abs(one.probability - other.probability) < 2e-3
+    )  # a row on a threshold of a tree may change its side
+    assert close.mean() > 0.95
+    np.testing.assert_allclose(one.distance, other.distance, atol=0.01)
+    if model == "deep":
+        found = [
+            evaluate_map(tmp_path / which, folder / "validation.csv", Console(file=io.StringIO()))
+            for which in ("plain", "turned")
+        ]
+        assert found[0].seen_in_training == found[1].seen_in_training == 3
+        assert found[0].all_rows.metrics["auc"] == pytest.approx(found[1].all_rows.metrics["auc"], abs=0.05)
 
 
 def test_the_winner_is_the_bundle_by_default(checkpoint: Path, table: Table, tmp_path: Path) -> None:

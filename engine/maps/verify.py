@@ -1,0 +1,50 @@
+"""Hold the files of a map to the hashes in its record."""
+
+from pathlib import Path
+
+from lithostream.engine.bundle import sha256_file
+from lithostream.engine.errors import SourceError
+from lithostream.engine.maps.record import beside, held_record
+
+
+def is_map(path: Path) -> bool:
+    """Tell whether a path is a map, its record, or where one was being made."""
+    return bool(held_record(beside(path, ".json"))) or _partial(path).is_dir()
+
+
+def verify_map(path: Path) -> tuple[int, list[str]]:
+    """Check the files of a finished map.
+
+    Parameters
+    ----------
+    path : Path
+        `MAP.tif`, `MAP.csv`, `MAP.gpkg`, or the `MAP.json` beside it.
+
+    Returns
+    -------
+    (int, list of str)
+        Files that are whole, and what is wrong with the others.
+
+    Raises
+    ------
+    SourceError
+        The map was not finished.
+    """
+    record = beside(path, ".json")
+    held = held_record(record)
+    if not held:
+        raise SourceError(
+            "is no finished map", file=path, fix="make it with the same `lithostream map` command"
+        )
+    problems = []
+    for name, stated in held["files"].items():
+        file = record.with_name(name)
+        if not file.is_file():
+            problems.append(f"{file}: is gone")
+        elif sha256_file(file) != stated:
+            problems.append(f"{file}: its SHA-256 is not that of {record.name}")
+    return len(held["files"]) - len(problems), problems
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial")
