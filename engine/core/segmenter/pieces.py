@@ -25,6 +25,38 @@ def join_small(pieces: Labels, areas: Ints, least: float) -> Ints:
     return _absorb(small, target, areas.astype(np.int64), least)
 
 
+def join_thin(named: Ints, objects: int, width_px: float) -> Ints:
+    """Name pieces of none of the first `objects` names after the object beside them where they are a thin rim of it.
+
+    Thin is what is no wider than `width_px` on average along the border with that object, the longest it has with any.
+    """
+    pieces = pieces_of(named)
+    areas, name = areas_of(pieces), names_of(pieces, named)
+    own = name <= objects
+    pairs, length = borders(pieces)
+    both, length = np.concatenate([pairs, pairs[:, ::-1]]) - 1, np.tile(length, 2)
+    rim = ~own[both[:, 0]] & own[both[:, 1]] & (areas[both[:, 0]] <= width_px * length)
+    both, length = both[rim], length[rim]
+    order = np.lexsort((-both[:, 1], length))  # the longest last: it stays
+    name[both[order, 0]] = name[both[order, 1]]
+    found: Ints = np.concatenate([[0], name])[pieces]
+    return found
+
+
+def areas_of(pieces: Labels) -> Ints:
+    """Pixels of each piece, int64 [N]."""
+    return np.bincount(pieces.ravel())[1:].astype(np.int64)
+
+
+def names_of(pieces: Labels, named: Ints) -> Ints:
+    """Name of each piece, int64 [N]."""
+    flat = pieces.ravel()
+    place = np.flatnonzero((np.diff(flat, prepend=0) != 0) & (flat > 0))
+    name = np.zeros(int(flat.max(initial=0)), np.int64)
+    name[flat[place] - 1] = named.ravel()[place]
+    return name
+
+
 @compiled
 def _absorb(small: Ints, target: Ints, areas: Ints, least: float) -> Ints:
     root = np.arange(len(areas))

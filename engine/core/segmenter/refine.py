@@ -7,13 +7,16 @@ import numpy.typing as npt
 
 from lithostream.engine.core.segmenter.merge import dense
 from lithostream.engine.core.segmenter.objects import Objects
-from lithostream.engine.core.segmenter.pieces import join_small, pieces_of
+from lithostream.engine.core.segmenter.pieces import areas_of, join_small, join_thin, names_of, pieces_of
 from lithostream.engine.core.segmenter.view import View
 from lithostream.kernels.arrays import check_array
 from lithostream.kernels.errors import ContractError
 
 SPLIT_CELLS = 4  # a superpixel is cut by a mask's outline where both parts have as many cells of the mask
 SPLIT_SHARE = 0.2  # and are this part of it
+RIM_CELLS = (
+    2.0  # an outline is no surer than that: what lies between it and the end of the core is the object's
+)
 SMALL = 0.25  # of a superpixel's mean area; smaller pieces join a neighbour
 
 Labels = npt.NDArray[np.int32]
@@ -44,7 +47,8 @@ def refine(superpixels: Labels, merged: Labels, objects: Objects, view: View, ro
     """Give every pixel of the core its segment.
 
     A superpixel goes to the object that most of it lies in, so borders are those of superpixels, finer than the
-    masks; one that an outline really cuts is divided there. Superpixels in no mask keep their merged region.
+    masks; one that an outline really cuts is divided there. Superpixels in no mask keep their merged region, or join the
+    object whose rim they are.
     A segment of an object may be several pieces: a crack or a shadow parts its pixels, not the object. All others are
     4-connected.
 
@@ -78,6 +82,7 @@ def refine(superpixels: Labels, merged: Labels, objects: Objects, view: View, ro
     regions = len(objects.parent) + np.concatenate([[0], merged])
     named = np.where(chosen > 0, chosen, regions[superpixels]).astype(np.int64)
     named[superpixels == 0] = 0
+    named = join_thin(named, len(objects.parent), RIM_CELLS * view.cell_px)
     return _finish(named, len(objects.parent), objects.parent, area[1:][area[1:] > 0].mean())
 
 
@@ -110,13 +115,10 @@ def _votes(superpixels: Labels, seen: Labels, least: npt.NDArray[np.float64]) ->
 def _finish(named: Ints, objects: int, parent: Ints, mean_area: float) -> Refined:
     """Settle pieces: small ones join a neighbour, others become segments; number them."""
     pieces = pieces_of(named)
-    areas = np.bincount(pieces.ravel())[1:]
-    place = np.flatnonzero(np.diff(pieces.ravel(), prepend=0) != 0)
-    name = np.zeros(len(areas), np.int64)
-    name[pieces.ravel()[place] - 1] = named.ravel()[place]
+    areas, name = areas_of(pieces), names_of(pieces, named)
     group = join_small(pieces, areas, SMALL * mean_area)
     name = name[group]  # the root is the piece that was large
-    own = (name > 0) & (name <= objects)
+    own = name <= objects
     segment = dense(np.where(own, name, objects + 1 + group))
     labels = np.concatenate([[0], segment + 1]).astype(np.int32)[pieces]
     found = np.full(segment.max() + 1, -1, np.int64)

@@ -191,6 +191,27 @@ def test_islands_of_a_mask_are_left_out() -> None:
     assert shown.shape == (SIDE, SIDE)
 
 
+def test_an_object_that_ends_above_other_ground_stays_one() -> None:
+    truth, rgb = discs(120, 120, [(60, 60, 40)])
+    found = _refined(rgb, truth_masks(truth, 0, 120), core=truth > 0)
+    assert found.object.tolist() == [0]
+
+
+@pytest.mark.parametrize(("rim_px", "joins"), [(4, True), (40, False)])
+def test_a_rim_thinner_than_a_mask_can_tell_is_of_its_object(rim_px: int, joins: bool) -> None:
+    # A slab of 100 px whose mask ends `rim_px` short of it, where it is dark: two cells of it are 4.7 px.
+    rgb = np.full((200, 256, 3), 200, np.uint8)
+    rgb[100 - rim_px :] = 90
+    core, inside = np.zeros((2, 200, 256), np.bool_)
+    core[:100], inside[: 100 - rim_px] = True, True
+    logits = perfect(inside, 0, 200)
+    found = _refined(rgb, masks(logits[None]), core=core)
+    mine = np.flatnonzero(found.object == 0) + 1
+    assert len(mine) == 1
+    assert (found.labels[99] == mine[0]).all() == joins
+    assert (found.labels[: 90 - rim_px] == mine[0]).all()
+
+
 def test_what_does_not_fit_is_refused() -> None:
     truth, rgb = discs(100, 100, [(50, 50, 20)])
     view = whole_view(rgb)
