@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
+from lithostream.engine.config import RunSettings
 from lithostream.engine.core.depth_model import DepthModel
 from lithostream.engine.core.targets import TARGETS
 from lithostream.engine.errors import BundleError
@@ -86,6 +87,12 @@ class Bundle:
     def targets(self) -> tuple[str, ...]:
         """Names of the predicted properties, in output order."""
         return tuple(output.name for output in self.manifest.outputs)
+
+    def refines(self, settings: RunSettings) -> bool:
+        """Tell whether a run refines its superpixels by the segmenter: as the settings say, else as the manifest."""
+        stated = self.manifest.segmenter
+        wanted = stated is not None and stated.by_default if settings.refine is None else settings.refine
+        return self.segmenter is not None and wanted and settings.segments
 
     def graph(self, precision: Precision = "fp32") -> bytes:
         """Return the ONNX graph of a precision.

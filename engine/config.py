@@ -43,8 +43,8 @@ class RunSettings(StrictModel):
         Weight of distance against colour in superpixels, as in SLIC.
     segments : bool
         Cut the core into segments and solve for their minerals; without, properties alone.
-    refine : bool
-        Refine superpixels by the masks of the bundle's segmenter, where it holds one.
+    refine : bool, optional
+        Refine superpixels by the masks of the bundle's segmenter, where it holds one; without it, as the bundle says.
     roi : {"sediment", "box", "white_tray", "coloured_liner", "divided_box"}
         Colour rule that tells core from what surrounds it.
     slab_rows : int
@@ -69,7 +69,7 @@ class RunSettings(StrictModel):
     superpixels_per_cm2: float = Field(default=4.0, gt=0, le=400)
     compactness: float = Field(default=10.0, gt=0, le=1000)
     segments: bool = True
-    refine: bool = True
+    refine: bool | None = None
     roi: RoiRule = "sediment"
     slab_rows: int = Field(default=512, ge=1)
     batch: int = Field(default=64, ge=1, le=4096)

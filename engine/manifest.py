@@ -157,6 +157,8 @@ class SegmenterInput(_Strict):
         Least mean IoU of a session's masks with those of the golden cases, see `engine.segmenter_golden`.
     golden_quality : float
         Largest deviation there of the quality that the network estimates.
+    by_default : bool
+        Whether a run whose settings do not say refines superpixels by it.
     """
 
     architecture: Literal["small", "vit_b", "vit_l", "vit_h"]
@@ -165,6 +167,7 @@ class SegmenterInput(_Strict):
     min_stability: float = Field(ge=0, le=1)
     golden_iou: float = Field(ge=0.5, le=1)
     golden_quality: float = Field(gt=0, le=0.5)
+    by_default: bool = True
 
 
 _ADDED = ("variants", "segmenter", "error_correlation")

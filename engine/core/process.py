@@ -107,7 +107,7 @@ def collect_section(
     planes = open_planes(section, bundle.manifest.input)
     known_instrument = bundle.manifest.domain.admits(section.scanner, section.px_per_cm)
     colours = calibrate(section, source.width_px)
-    refines = bundle.segmenter is not None and settings.refine and settings.segments
+    refines = bundle.refines(settings)
     plan = SectionPlan(
         grid, bundle.manifest, settings, planes, section.core_cm, known_instrument, colours.calibration
     )
@@ -123,7 +123,7 @@ def collect_section(
             on_window(result, kept.height_px, grid.height_px)
         whole = grid.cut(kept.height_px)
         notes = section.notes + tuple(source.conversions) + (_log_notes(log) if log else ())
-        notes += () if refines else (_superpixel_note(settings),)
+        notes += () if refines else (_superpixel_note(settings, bundle),)
         notes += colours.notes + _plane_notes(planes, kept.uncovered)
         notes += lost_notes(np.concatenate(kept.lost_rows), whole)
         found = _collected(section, plan, whole, kept, _on_intervals(log, whole), notes)
@@ -182,10 +182,16 @@ def lost_notes(rows: Ints, grid: Grid) -> tuple[str, ...]:
     return (f"{len(rows)} lines lost: {places}{more}",)
 
 
-def _superpixel_note(settings: RunSettings) -> str:
+def _superpixel_note(settings: RunSettings, bundle: Bundle) -> str:
     if not settings.segments:
         return "no segments and no minerals: segments is off"
-    why = "the bundle holds no segmenter" if settings.refine else "refine is off"
+    why = "the bundle holds no segmenter"
+    if bundle.segmenter is not None:
+        why = (
+            "refine is off"
+            if settings.refine is False
+            else "the bundle's segmenter serves where refine is on"
+        )
     return f"segments are superpixels alone: {why}"
 
 

@@ -48,7 +48,7 @@ class Workshop:
             backend=settings.backend,
             precision=settings.precision,
         )
-        refines = self.bundle.segmenter is not None and settings.refine and settings.segments
+        refines = self.bundle.refines(settings)
         tools = [Tools(session, Segmenter(self.bundle) if refines else None) for session in sessions]
         self._lanes = Lanes(tools)
 

@@ -27,7 +27,7 @@ def seal(bundle: Path, change: Callable[[dict[str, Any]], None] = lambda _: None
     """Write the manifest again with true checksums, so that only the change itself can be at fault."""
     manifest = json.loads((bundle / MANIFEST).read_text())
     manifest["files"] = {
-        name: hashlib.sha256((bundle / name).read_bytes()).hexdigest() for name in (MODEL, ENDMEMBERS, GOLDEN)
+        name: hashlib.sha256((bundle / name).read_bytes()).hexdigest() for name in manifest["files"]
     }
     change(manifest)
     (bundle / MANIFEST).write_text(json.dumps(manifest))

@@ -14,6 +14,7 @@ from lithostream.engine.config import RunSettings
 from lithostream.engine.core.segmenter.masks import Limits, MaskSet, no_masks, suppress
 from lithostream.engine.core.synthetic import SyntheticCore
 from lithostream.engine.core.tables import floats_of
+from lithostream.engine.manifest import SegmenterInput
 from lithostream.engine.stream import runner, workshop
 
 SIDE = 128
@@ -69,7 +70,7 @@ def run(image: Path, out: Path, settings: RunSettings) -> tuple[Path, list[str]]
 @pytest.mark.usefixtures("with_masks")
 def test_objects_are_segments_across_windows(core: SyntheticCore, core_image: Path, tmp_path: Path) -> None:
     plain, said = run(core_image, tmp_path / "plain", RunSettings(refine=False))
-    refined, silent = run(core_image, tmp_path / "refined", RunSettings())
+    refined, silent = run(core_image, tmp_path / "refined", RunSettings(refine=True))
     assert [note for note in said if "superpixels alone: refine is off" in note]
     assert not [note for note in silent if "superpixels alone" in note]
     before, after = (pq.read_table(folder / "segments.parquet") for folder in (plain, refined))
@@ -89,9 +90,31 @@ def test_objects_are_segments_across_windows(core: SyntheticCore, core_image: Pa
 
 
 @pytest.mark.usefixtures("with_masks")
+def test_a_bundle_says_whether_its_segmenter_serves_unasked(
+    core_image: Path, tmp_path: Path, bundle_path: Path
+) -> None:
+    shipped = load_bundle(bundle_path)
+    assert shipped.segmenter is not None and not shipped.refines(RunSettings())
+    _, said = run(core_image, tmp_path / "unasked", RunSettings())
+    assert [note for note in said if "serves where refine is on" in note]
+    stated = SegmenterInput(
+        architecture="vit_b",
+        view_px=SIDE,
+        min_quality=0.5,
+        min_stability=0.5,
+        golden_iou=0.9,
+        golden_quality=0.1,
+    )
+    trusted = replace(shipped, manifest=shipped.manifest.model_copy(update={"segmenter": stated}))
+    assert trusted.refines(RunSettings()) and not trusted.refines(RunSettings(refine=False))
+    assert not trusted.refines(RunSettings(segments=False))
+
+
+@pytest.mark.usefixtures("with_masks")
 @pytest.mark.parametrize("changed", [{"slab_rows": 7}, {"slab_rows": 100_000}, {"threads": 5}])
 def test_same_input_same_bytes(core_image: Path, tmp_path: Path, changed: dict[str, int]) -> None:
-    first, _ = run(core_image, tmp_path / "a", RunSettings(threads=1))
-    second, _ = run(core_image, tmp_path / "b", RunSettings.model_validate({"threads": 1, **changed}))
+    first, _ = run(core_image, tmp_path / "a", RunSettings(threads=1, refine=True))
+    settings = RunSettings.model_validate({"threads": 1, "refine": True, **changed})
+    second, _ = run(core_image, tmp_path / "b", settings)
     for name in TABLES:
         assert (first / name).read_bytes() == (second / name).read_bytes(), name

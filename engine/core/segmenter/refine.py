@@ -14,9 +14,7 @@ from lithostream.kernels.errors import ContractError
 
 SPLIT_CELLS = 4  # a superpixel is cut by a mask's outline where both parts have as many cells of the mask
 SPLIT_SHARE = 0.2  # and are this part of it
-RIM_CELLS = (
-    2.0  # an outline is no surer than that: what lies between it and the end of the core is the object's
-)
+RIM_CELLS = 1.0  # an outline is no surer: a thinner rim between an object and the end of the core is its own
 SMALL = 0.25  # of a superpixel's mean area; smaller pieces join a neighbour
 
 Labels = npt.NDArray[np.int32]

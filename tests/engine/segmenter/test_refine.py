@@ -197,9 +197,9 @@ def test_an_object_that_ends_above_other_ground_stays_one() -> None:
     assert found.object.tolist() == [0]
 
 
-@pytest.mark.parametrize(("rim_px", "joins"), [(4, True), (40, False)])
+@pytest.mark.parametrize(("rim_px", "joins"), [(2, True), (40, False)])
 def test_a_rim_thinner_than_a_mask_can_tell_is_of_its_object(rim_px: int, joins: bool) -> None:
-    # A slab of 100 px whose mask ends `rim_px` short of it, where it is dark: two cells of it are 4.7 px.
+    # A slab of 100 px whose mask ends `rim_px` short of it, where it is dark: a cell of it is 2.3 px.
     rgb = np.full((200, 256, 3), 200, np.uint8)
     rgb[100 - rim_px :] = 90
     core, inside = np.zeros((2, 200, 256), np.bool_)
