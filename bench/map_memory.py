@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from map_scene import PREDICTORS, write_bundle, write_stack
+from memory import peak_mib
 
 from lithostream.engine.maps.record import MapSettings
 from lithostream.engine.maps.run import map_stack
@@ -69,17 +70,10 @@ def measure(rows: int, columns: int, threads: int) -> str:
         seconds, busy = time.monotonic() - begun, time.process_time()
     rate = rows * columns / seconds / 1e6
     return (
-        f"{rows:>7} x {columns:<7}{_peak_mib():>9.0f}{seconds:>8.1f}{busy:>8.1f}{rate:>8.2f}"
+        f"{rows:>7} x {columns:<7}{peak_mib():>9.0f}{seconds:>8.1f}{busy:>8.1f}{rate:>8.2f}"
         f"{marks['answered']:>11.1f}{marks['written'] - marks['answered']:>9.1f}{seconds - marks['written']:>8.1f}"
         f"{record.counts['targets']:>9}"
     )
-
-
-def _peak_mib() -> float:
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError("/proc/self/status states no VmHWM")
 
 
 def main() -> None:

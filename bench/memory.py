@@ -77,10 +77,11 @@ def measure(length_m: int, threads: int) -> str:
             for name in ("intervals", "tiles", "segments")
         ]
     counts = " ".join(f"{count:>9,}" for count in rows)
-    return f"{length_m:>6} {_peak_mib():>9.0f} {seconds:>7.1f} {counts}"
+    return f"{length_m:>6} {peak_mib():>9.0f} {seconds:>7.1f} {counts}"
 
 
-def _peak_mib() -> float:
+def peak_mib() -> float:
+    """Return the most memory that was ever resident in this process, MiB."""
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024

@@ -6,10 +6,12 @@ from lithostream.engine.bundle import sha256_file
 from lithostream.engine.errors import SourceError
 from lithostream.engine.maps.record import beside, held_record
 
+ENDINGS = (".tif", ".csv", ".gpkg", ".json")
+
 
 def is_map(path: Path) -> bool:
-    """Tell whether a path is a map, its record, or where one was being made."""
-    return bool(held_record(beside(path, ".json"))) or _partial(path).is_dir()
+    """Tell by its name whether a path is that of a map or of its record; bundles and runs are folders."""
+    return path.suffix.lower() in ENDINGS and not path.is_dir()
 
 
 def verify_map(path: Path) -> tuple[int, list[str]]:
@@ -28,13 +30,15 @@ def verify_map(path: Path) -> tuple[int, list[str]]:
     Raises
     ------
     SourceError
-        The map was not finished.
+        The map was not finished, or its record cannot be read.
     """
     record = beside(path, ".json")
     held = held_record(record)
     if not held:
         raise SourceError(
-            "is no finished map", file=path, fix="make it with the same `lithostream map` command"
+            f"is no finished map: no record of one in {record.name}",
+            file=path,
+            fix="make it with the same `lithostream map` command",
         )
     problems = []
     for name, stated in held["files"].items():
@@ -44,7 +48,3 @@ def verify_map(path: Path) -> tuple[int, list[str]]:
         elif sha256_file(file) != stated:
             problems.append(f"{file}: its SHA-256 is not that of {record.name}")
     return len(held["files"]) - len(problems), problems
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.partial")
