@@ -11,7 +11,7 @@ pytest.importorskip("segment_anything", reason="needs the extra [train]")
 from safetensors.torch import load_file
 
 from lithostream.engine.config import load_toml
-from lithostream.engine.errors import ConfigError
+from lithostream.engine.errors import ConfigError, LithostreamError
 from lithostream.training.segmenter import study
 from lithostream.training.segmenter.checkpoint import load_sam
 from lithostream.training.segmenter.config import SegmenterConfig
@@ -42,6 +42,27 @@ def test_a_study_writes_a_checkpoint_that_is_read_again(tmp_path: Path) -> None:
     assert 0.05 < written["score"]["superpixel"] < 1
     again = score(load_sam(out), 1)
     assert again.model_dump() == pytest.approx(record["score"], abs=1e-5)
+
+
+def test_a_study_begins_with_the_weights_of_another(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.toml", tmp_path / "second.toml"
+    first.write_text(TINY)
+    second.write_text(f'seed = 1\nstart = "out"\nlearning_rate = 1e-9\nweight_decay = 0\n{TINY}')
+    study.train_segmenter(first, tmp_path / "out")
+    study.train_segmenter(second, tmp_path / "again")
+    before, after = (load_file(tmp_path / name / "segmenter.safetensors") for name in ("out", "again"))
+    learned = [name for name, value in before.items() if value.is_floating_point() and "running" not in name]
+    assert len(learned) > 100
+    assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in learned)
+
+
+@pytest.mark.parametrize("start", ["nowhere", "vit"])
+def test_what_a_study_cannot_begin_with_is_refused(tmp_path: Path, start: str) -> None:
+    file = tmp_path / "tiny.toml"
+    file.write_text(f'start = "{start}"\n{TINY}')
+    (tmp_path / "vit").mkdir()
+    with pytest.raises(LithostreamError, match=f"{start}.*(is no folder|cannot be read)"):
+        study.train_segmenter(file, tmp_path / "out")
 
 
 def test_a_killed_study_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,6 +60,9 @@ class SegmenterConfig(StrictModel):
     ----------
     seed : int
         Of weights, scenes and prompts.
+    start : Path, optional
+        Folder of an earlier training, relative to this file, whose weights this one begins with: to go on under a
+        schedule of its own, and on other scenes where the seed is another.
     stages : tuple of Stage
         One after the other, under one schedule.
     learning_rate, weight_decay : float
@@ -78,6 +81,7 @@ class SegmenterConfig(StrictModel):
     """
 
     seed: int = 0
+    start: Path | None = None
     stages: tuple[Stage, ...] = Field(min_length=1)
     learning_rate: float = Field(default=2e-3, gt=0)
     weight_decay: float = Field(default=0.05, ge=0)

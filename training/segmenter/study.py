@@ -10,11 +10,13 @@ import torch
 from rich.console import Console
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from segment_anything.modeling import Sam
 
 from lithostream.engine.config import load_toml
+from lithostream.engine.errors import ConfigError
 from lithostream.training.device import deterministic, fit_device
 from lithostream.training.models import small_sam
-from lithostream.training.segmenter.checkpoint import build, save
+from lithostream.training.segmenter.checkpoint import build, load_sam, save
 from lithostream.training.segmenter.config import SegmenterConfig
 from lithostream.training.segmenter.distil import SamTeacher
 from lithostream.training.segmenter.evaluate import score
@@ -50,7 +52,7 @@ def train_segmenter(config_path: Path, out: Path, console: Console | None = None
     device = fit_device(config.device)
     with deterministic(config.threads, device):
         torch.manual_seed(config.seed)
-        learner = Learner(build("small"), config, device)
+        learner = Learner(_start(config, config_path), config, device)
         _take_up(learner, out / STATE)
         _learn(learner, out, console, _teacher(config, config_path, device))
         record = _record(learner, True)
@@ -59,6 +61,25 @@ def train_segmenter(config_path: Path, out: Path, console: Console | None = None
     (out / STATE).unlink(missing_ok=True)
     console.print(json.dumps(record["score"]))
     return record
+
+
+def _start(config: SegmenterConfig, config_path: Path) -> Sam:
+    if config.start is None:
+        return build("small")
+    folder = config_path.parent / config.start
+    if not folder.is_dir():
+        raise ConfigError(
+            f"{folder} is no folder", file=config_path, place="start", fix="name what `train segmenter` wrote"
+        )
+    sam = load_sam(folder)
+    if sam.image_encoder.img_size != small_sam.VIEW_PX:
+        raise ConfigError(
+            "is not the small network that this study trains",
+            file=folder,
+            place="start",
+            fix="distil from it",
+        )
+    return sam
 
 
 def _learn(learner: Learner, out: Path, console: Console, teacher: Teacher | None) -> None:
