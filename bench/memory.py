@@ -33,9 +33,9 @@ NOISE = 6  # sample values, up or down at the most
 BUNDLE = Path(__file__).parents[1] / "engine" / "demo_bundle"
 
 
-def long_core(length_m: int, folder: Path) -> Path:
+def long_core(length_m: int, folder: Path, width_cm: float = WIDTH_CM, px_per_cm: float = PX_PER_CM) -> Path:
     """Write an image of `length_m` metres and its scanner's sidecar; returns the image's path."""
-    core = generate(SEED, length_cm=100.0, width_cm=WIDTH_CM, px_per_cm=PX_PER_CM)
+    core = generate(SEED, length_cm=100.0, width_cm=width_cm, px_per_cm=px_per_cm)
     path = write(core, folder)
     height, width, _ = core.image.shape
     tifffile.imwrite(

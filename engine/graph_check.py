@@ -133,7 +133,7 @@ class Rules(NamedTuple):
 TILES = Rules(INPUT, (INPUT,), OPERATORS, MAX_ELEMENTS, MAX_PRODUCTS)
 # ViT-H on 1024 px: some arrays of 16 x 4096 x 4096, and 2^41.3 products.
 VIEW = Rules("view", (), SEGMENTER_OPERATORS, 1 << 31, 1 << 42)
-# 16 prompts are decoded at once; with 256 channels on 64 x 64, one needs about 2^23 elements and 2^30 products.
+# 16 prompts are decoded at once, 64 on a GPU; with 256 channels on 64 x 64, one needs about 2^23 elements and 2^30 products.
 PROMPTS = Rules(None, ("points", "boxes"), SEGMENTER_OPERATORS, 1 << 24, 1 << 33)
 # Thousands of rows are predicted at once; an ensemble of ten perceptrons needs about 2^11 elements and 2^14 products.
 MAP_ROWS = Rules(None, (MAP_INPUT,), MAP_OPERATORS, 1 << 16, 1 << 24, MAX_ML_STRUCTURE_BYTES, ml=True)

@@ -5,6 +5,7 @@ its module's name, so that a machine without a GPU never imports it.
 """
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,16 @@ def output(
             f"writeable {getattr(array.flags, 'writeable', True)}"
         )
     return array
+
+
+def array_module(array: object) -> Any:
+    """Return NumPy for an array of the host, CuPy for one of a GPU."""
+    return np if isinstance(array, np.ndarray) else import_module("cupy")
+
+
+def to_host(array: Any) -> Array:
+    """Return the array itself if it lies on the host, else a copy of it there, once the current stream has it ready."""
+    return array if isinstance(array, np.ndarray) else array.get()
 
 
 def _home(value: object) -> str:

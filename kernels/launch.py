@@ -27,6 +27,12 @@ Launch = Callable[..., None]
 """Takes a kernel, its blocks and threads, and its arguments."""
 
 
+def failures() -> tuple[type[Exception], ...]:
+    """Return what Numba raises where a GPU fails; its simulator knows no such error."""
+    known = vars(import_module("numba.cuda.cudadrv.error"))
+    return (known["CudaDriverError"],) if "CudaDriverError" in known else ()
+
+
 def kernel(function: Callable[..., None]) -> Any:
     """Compile a kernel for the GPU at its first launch: once per process, GPU and types of the arguments."""
     return cuda.jit(function)

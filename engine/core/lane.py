@@ -1,8 +1,8 @@
 """What one lane does to one window: every stage from pixels to what the tables need of them."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from dataclasses import dataclass, replace
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +16,12 @@ from lithostream.engine.core.rows import tile_colour
 from lithostream.engine.core.segmenter import Segmenter
 from lithostream.engine.core.segmenter.join import Seam
 from lithostream.engine.core.segmenter.stage import segment
-from lithostream.engine.core.windows import Block, Window, count_uncovered, find_core, window_tiles
+from lithostream.engine.core.windows import Block, Window, find_core, window_tiles
+from lithostream.engine.device import HOST, Device, uploaded
 from lithostream.engine.inference import Predictor
 from lithostream.engine.io.planes import PlaneImage
 from lithostream.engine.manifest import Manifest
+from lithostream.kernels.arrays import array_module, to_host
 
 PREVIEW_PX_PER_CM = 20.0  # enough for a 2x figure of a metre of core
 
@@ -104,10 +106,13 @@ class Tools(Generic[Serving_co]):
     ----------
     session : Predictor
     segmenter : Segmenter, optional
+    device : Device
+        Where the pixels of a window lie: on a GPU where the session takes tiles there.
     """
 
     session: Serving_co
     segmenter: Segmenter | None
+    device: Device = HOST
 
 
 class Lanes(Protocol):
@@ -121,16 +126,26 @@ class Lanes(Protocol):
 
 
 def process_window(block: Block, plan: SectionPlan, tools: Tools[Predictor]) -> WindowResult:
-    """Run every stage over one window; depends on nothing but its pixels and the plan."""
+    """Run every stage over one window; depends on nothing but its pixels and the plan.
+
+    The window's bytes go to the lane's device once, and only what `WindowResult` holds comes back.
+
+    Raises
+    ------
+    BackendMemoryError, BackendError
+        The session, or its device, ran out of memory or failed.
+    """
+    with tools.device.current():
+        return _processed(replace(block, slab=uploaded(block.slab, tools.device)), plan, tools)
+
+
+def _processed(block: Block, plan: SectionPlan, tools: Tools[Predictor]) -> WindowResult:
     grid, manifest, settings = block.grid, plan.manifest, plan.settings
     window = find_core(block, grid, settings, plan.core_cm)
     found = window_tiles(window, grid, manifest.input, settings, plan.planes)
-    properties, distance = tools.session.infer(found.pixels)
+    properties, distance = (to_host(part) for part in tools.session.infer(found.pixels))
     outside = (distance > manifest.domain.distance_limit) | (not plan.known_instrument)
-    labels, parent, seams = _superpixels(window, grid, settings), None, None
-    if tools.segmenter is not None:
-        seen = segment(block, window, labels, tools.segmenter, grid.window_px, grid.height_px)
-        labels, parent, seams = seen.refined.labels, seen.refined.parent, (seen.above, seen.below)
+    segments = _segments(block, window, plan, tools)
     values = np.concatenate([properties, outside[:, None].astype(np.float32)], axis=1)
     step = plan.preview_step
     first = -window.row_px % step
@@ -144,16 +159,36 @@ def process_window(block: Block, plan: SectionPlan, tools: Tools[Predictor]) -> 
             outside,
             tile_colour(found.pixels),
         ),
-        uncovered=count_uncovered(window, grid, settings, found),
-        labels=labels,
-        segments=pool(window, grid, labels, parent, found, values, plan.calibration),
-        seams=seams,
-        core_px=np.count_nonzero(window.mask, axis=1),
-        preview=window.rgb[first::step, ::step].copy(),
-        preview_mask=window.mask[first::step, ::step].copy(),
+        uncovered=found.uncovered,
+        labels=segments.labels,
+        segments=pool(window, grid, segments.placed, segments.parent, found, values, plan.calibration),
+        seams=segments.seams,
+        core_px=to_host(array_module(window.mask).count_nonzero(window.mask, axis=1)),
+        preview=to_host(window.rgb[first::step, ::step].copy()),
+        preview_mask=to_host(window.mask[first::step, ::step].copy()),
         lost=None if block.slab.lost is None else block.slab.lost[block.halo_px :][: block.height_px],
     )
 
 
-def _superpixels(window: Window, grid: Grid, settings: RunSettings) -> npt.NDArray[np.int32]:
-    return superpixels(window, grid, settings) if settings.segments else np.zeros(window.mask.shape, np.int32)
+class _Segments(NamedTuple):
+    """Segments of a window: `labels` on the host, `placed` the same where the window lies."""
+
+    labels: npt.NDArray[np.int32]
+    placed: npt.NDArray[np.int32]
+    parent: Ints | None
+    seams: tuple[Seam, Seam] | None
+
+
+def _segments(block: Block, window: Window, plan: SectionPlan, tools: Tools[Predictor]) -> _Segments:
+    grid, settings = block.grid, plan.settings
+    if not settings.segments:
+        none = np.zeros(window.mask.shape, np.int32)
+        return _Segments(none, tools.device.upload(none), None, None)
+    labels = superpixels(window, grid, settings)
+    if tools.segmenter is None:
+        return _Segments(tools.device.download(labels), labels, None, None)
+    seen = segment(block, window, labels, tools.segmenter, grid.window_px, grid.height_px)
+    refined = seen.refined
+    return _Segments(
+        refined.labels, tools.device.upload(refined.labels), refined.parent, (seen.above, seen.below)
+    )

@@ -10,6 +10,8 @@ from lithostream.engine.core.calibration import Calibration
 from lithostream.engine.core.grid import Grid
 from lithostream.engine.core.windows import Window, WindowTiles
 from lithostream.kernels import segment_stats, slic
+from lithostream.kernels.arrays import Array, array_module, to_host
+from lithostream.kernels.segments import SegmentStats
 
 MOST_CLIPPED = 0.01  # of a segment's pixels: the mean of the others is still its reflectance
 
@@ -52,7 +54,7 @@ class WindowSegments(NamedTuple):
 
 def superpixels(window: Window, grid: Grid, settings: RunSettings) -> npt.NDArray[np.int32]:
     """Cut a window's core into superpixels: int32 [H, W], 0 where there is no core."""
-    area_cm2 = np.count_nonzero(window.mask) / grid.px_per_cm**2
+    area_cm2 = int(array_module(window.mask).count_nonzero(window.mask)) / grid.px_per_cm**2
     return slic(
         window.rgb,
         n_segments=max(1, round(area_cm2 * settings.superpixels_per_cm2)),
@@ -77,7 +79,7 @@ def pool(
     window : Window
     grid : Grid
     labels : int32 [H, W]
-        Segments 1, 2, ...; 0 where there is no core.
+        Segments 1, 2, ...; 0 where there is no core; where the window lies.
     parent : int64 [S], optional
         Label of the segment that each is a part of, 0 for none.
     found : WindowTiles
@@ -86,8 +88,8 @@ def pool(
     calibration : Calibration, optional
         Of the section's colours.
     """
-    stats = segment_stats(labels, window.rgb)
-    pooled = segment_stats(labels, _spread(window, grid, found, values))
+    stats = _stats(labels, window.rgb)
+    pooled = _stats(labels, _spread(window, grid, found, values))
     corner = np.array([window.row_px, 0])
     return WindowSegments(
         np.full(len(stats.count), window.index),
@@ -103,15 +105,20 @@ def pool(
     )
 
 
+def _stats(labels: npt.NDArray[np.int32], channels: Array) -> SegmentStats:
+    return SegmentStats(*(to_host(part) for part in segment_stats(labels, channels)))
+
+
 def mean_reflectance(
     window: Window, labels: npt.NDArray[np.int32], calibration: Calibration | None
 ) -> npt.NDArray[np.float64]:
     """Mean reflectance of each segment, float64 [S, 3]; NaN without calibration, or where it is clipped."""
     if calibration is None:
-        return np.full((int(labels.max(initial=0)), 3), np.nan)
+        return np.full((_count(labels), 3), np.nan)
     value = calibration.reflectance(window.rgb)
-    clipped = np.isnan(value).any(axis=2, keepdims=True).astype(np.float32)
-    mean = segment_stats(labels, np.concatenate([value, clipped], axis=2)).mean
+    xp = array_module(value)
+    clipped = xp.isnan(value).any(axis=2, keepdims=True).astype(np.float32)
+    mean = _stats(labels, xp.concatenate([value, clipped], axis=2)).mean
     return np.where(mean[:, 3:] <= MOST_CLIPPED, mean[:, :3], np.nan)
 
 
@@ -126,8 +133,15 @@ def _spread(
     height, width = window.mask.shape
     row = np.searchsorted(rows, np.arange(height) + window.row_px, side="right") - 1 - first
     col = np.searchsorted(cols, np.arange(width), side="right") - 1
-    plane: npt.NDArray[np.float32] = cells[row[:, None], col]  # the last row and column of cells stay NaN
+    xp = array_module(window.mask)
+    place = xp.asarray(row[:, None]), xp.asarray(col)
+    plane: npt.NDArray[np.float32] = xp.asarray(cells)[place]  # the last row and column of cells stay NaN
     return plane
+
+
+def _count(labels: npt.NDArray[np.int32]) -> int:
+    """Highest label."""
+    return int(labels.max()) if labels.size else 0
 
 
 def _interval_pixels(
@@ -136,8 +150,9 @@ def _interval_pixels(
     height, _width = labels.shape
     interval = np.searchsorted(interval_rows, np.arange(height) + row_px, side="right") - 1
     first, last = int(interval[0]), int(interval[-1])
-    keys = labels.astype(np.int64) * (last - first + 1) + (interval - first)[:, None]
-    counts = np.bincount(keys.ravel(), minlength=(int(labels.max()) + 1) * (last - first + 1))
+    xp = array_module(labels)
+    keys = labels.astype(np.int64) * (last - first + 1) + xp.asarray(interval - first)[:, None]
+    counts = to_host(xp.bincount(keys.ravel(), minlength=(_count(labels) + 1) * (last - first + 1)))
     label, place = np.divmod(np.flatnonzero(counts), last - first + 1)
     inside = label > 0
     pairs = np.stack([label - 1, place + first, counts[np.flatnonzero(counts)]], axis=1)

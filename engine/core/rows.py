@@ -11,15 +11,17 @@ from lithostream.engine.core.depth_model import DepthModel
 from lithostream.engine.core.grid import Grid
 from lithostream.engine.core.pooling import WindowSegments
 from lithostream.engine.core.results import TileResult
+from lithostream.kernels.arrays import to_host
 
 Floats = npt.NDArray[np.float64]
 
 
 def tile_colour(pixels: npt.NDArray[np.uint8]) -> Floats:
-    """Mean of each channel over each tile [N, S, S, C], float64 [N, C]; from exact sums."""
+    """Mean of each channel over each tile [N, S, S, C], float64 [N, C] on the host; from exact sums."""
     area = pixels.shape[1] * pixels.shape[2]
     sums = pixels.reshape(len(pixels), area, pixels.shape[3]).sum(axis=1, dtype=np.int64)
-    return np.asarray(sums / area)
+    means: Floats = to_host(sums) / area
+    return means
 
 
 def row_means(

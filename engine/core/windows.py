@@ -20,6 +20,7 @@ from lithostream.engine.io.line_file import open_lines
 from lithostream.engine.io.planes import PlaneImage
 from lithostream.engine.manifest import TileInput
 from lithostream.kernels import core_roi, tiles
+from lithostream.kernels.arrays import array_module, to_host
 
 MIN_PIECE_CM = 1.0  # shorter pieces between rows without core are debris, or a row of a colour card
 CRACK_CM = 0.3  # a dark line thinner than this inside the core is a crack, so core
@@ -27,7 +28,7 @@ CRACK_CM = 0.3  # a dark line thinner than this inside the core is a crack, so c
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A fixed span of rows, with its core mask.
+    """A fixed span of rows, with its core mask, on the host or on a GPU.
 
     Attributes
     ----------
@@ -83,12 +84,15 @@ class WindowTiles(NamedTuple):
         Place on the section's tile grid.
     core_fraction : float64 [N]
         Share of core pixels.
+    uncovered : int
+        Tiles with enough core that are left out because a plane does not cover them.
     """
 
     pixels: npt.NDArray[np.uint8]
     row: npt.NDArray[np.int64]
     col: npt.NDArray[np.int64]
     core_fraction: npt.NDArray[np.float64]
+    uncovered: int
 
 
 def open_section(section: Section) -> RowSource:
@@ -211,7 +215,8 @@ def find_core(block: Block, grid: Grid, settings: RunSettings, core_cm: tuple[fl
     window = Window(block.index, block.row_px, block.slab.rgb[inside], mask)
     if core_cm:
         middle = grid.depth_cm(np.arange(block.height_px) + block.row_px + 0.5)
-        window.mask[(middle < core_cm[0]) | (middle > core_cm[1])] = False
+        window.mask[: np.searchsorted(middle, core_cm[0], side="left")] = False
+        window.mask[np.searchsorted(middle, core_cm[1], side="right") :] = False
     return window
 
 
@@ -245,10 +250,13 @@ def window_tiles(
     """
     if [image.plane.name for image in planes] != [plane.name for plane in tile.planes]:
         raise ValueError(f"the model takes planes {tile.planes}, not those given")
-    rows, cols, first = _window_rows(window, grid), grid.tile_cols, window.index * grid.tiles_per_window
+    first = window.index * grid.tiles_per_window
+    rows = grid.tile_rows[first : first + grid.tiles_per_window + 1] - window.row_px  # of whole tiles
+    cols = grid.tile_cols
     pixels = tiles(window.rgb, rows, cols, tile.size_px)
     fraction = _cell_means(window.mask, rows, cols)
-    keep = fraction >= settings.min_core_fraction
+    enough = fraction >= settings.min_core_fraction
+    keep = enough.copy()
     row_cm = grid.depth_cm(rows + window.row_px)
     col_cm = (cols.astype(np.float64) - grid.width_px / 2) / grid.px_per_cm
     cut = [
@@ -257,36 +265,27 @@ def window_tiles(
     ]
     for part in cut:
         keep &= part.covered
-    row, col = np.divmod(np.flatnonzero(keep), len(cols) - 1)
-    channels = [pixels[keep], *(part.pixels[keep][..., None] for part in cut)]
+    row, col = np.nonzero(keep)
+    xp = array_module(pixels)
+    channels = [pixels[xp.asarray(row), xp.asarray(col)]]
+    channels += [xp.asarray(part.pixels[keep][..., None]) for part in cut]
     return WindowTiles(
-        np.concatenate(channels, axis=-1) if cut else channels[0],
+        xp.concatenate(channels, axis=-1) if cut else channels[0],
         row + first,
         col,
         fraction[keep],
+        int(np.count_nonzero(enough & ~keep)),
     )
-
-
-def count_uncovered(window: Window, grid: Grid, settings: RunSettings, found: WindowTiles) -> int:
-    """Count the tiles with enough core that `window_tiles` left out because a plane does not cover them."""
-    fraction = _cell_means(window.mask, _window_rows(window, grid), grid.tile_cols)
-    return int(np.count_nonzero(fraction >= settings.min_core_fraction)) - len(found.row)
-
-
-def _window_rows(window: Window, grid: Grid) -> npt.NDArray[np.int64]:
-    """Row edges of the window's whole tiles, in the window."""
-    first = window.index * grid.tiles_per_window
-    edges: npt.NDArray[np.int64] = grid.tile_rows[first : first + grid.tiles_per_window + 1] - window.row_px
-    return edges
 
 
 def _cell_means(
     mask: npt.NDArray[np.bool_], rows: npt.NDArray[np.int64], cols: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.float64]:
-    """Share of True in each grid cell, float64 [R, C]."""
+    """Share of True in each grid cell, float64 [R, C] on the host."""
     if len(rows) < 2:
         return np.zeros((0, len(cols) - 1))
+    xp = array_module(mask)
     used = mask[: rows[-1], : cols[-1]].astype(np.int64)
-    sums = np.add.reduceat(np.add.reduceat(used, rows[:-1], axis=0), cols[:-1], axis=1)
-    means: npt.NDArray[np.float64] = sums / np.outer(np.diff(rows), np.diff(cols))
+    sums = xp.add.reduceat(xp.add.reduceat(used, xp.asarray(rows[:-1])), xp.asarray(cols[:-1]), axis=1)
+    means: npt.NDArray[np.float64] = to_host(sums) / np.outer(np.diff(rows), np.diff(cols))
     return means

@@ -51,6 +51,11 @@ class Session(Predictor, Protocol):
         """What was asked for; how a runtime answers it is told by its class."""
         ...
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it takes CuPy's tiles where they lie."""
+        ...
+
 
 def open_session(
     bundle: Bundle,

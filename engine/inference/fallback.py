@@ -58,6 +58,11 @@ class ServingSession:
         """Runtime and version of what serves now."""
         return self._session.backend
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether what serves now takes CuPy's tiles where they lie."""
+        return self._session.on_gpu
+
     def infer(self, tiles: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """See `Session.infer`."""
         return self._session.infer(tiles)

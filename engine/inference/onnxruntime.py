@@ -1,9 +1,10 @@
 """ONNX Runtime: on the CPU, the default and the oracle of every other session, and on CUDA devices."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -69,6 +70,8 @@ class OnnxRuntimeSession:
         Which of the bundle's graphs.
     """
 
+    on_gpu: Final = False
+
     def __init__(self, bundle: Bundle, *, batch: int, threads: int, precision: Precision = "fp32") -> None:
         self.precision: Precision = precision
         self._session, self.backend = _open(bundle, threads, precision, ["CPUExecutionProvider"])
@@ -111,13 +114,13 @@ class OnnxRuntimeCudaSession:
         ONNX Runtime fell back to the CPU, which it does without a word.
     """
 
+    on_gpu: Final = True
+
     def __init__(self, bundle: Bundle, *, batch: int, threads: int, precision: Precision = "fp32") -> None:
         self._xp = import_module("cupy")
         self.precision: Precision = precision
         self._device = int(self._xp.cuda.Device().id)
-        runtime = import_module("onnxruntime")
-        runtime.preload_dlls()  # CUDA and cuDNN as pip installs them, outside the linker's path
-        self._plain = runtime.RunOptions()
+        self._plain = import_module("onnxruntime").RunOptions()
         self._plain.add_run_config_entry("gpu_graph_id", "-1")  # neither capture nor replay
         size, channels = bundle.manifest.input.size_px, bundle.manifest.input.channels
         self._tile = (size, size, channels)
@@ -127,21 +130,12 @@ class OnnxRuntimeCudaSession:
                 self._xp.empty((batch, len(bundle.manifest.outputs)), np.float32),
                 self._xp.empty(batch, np.float32),
             )
-        # TF32 has ten bits, not fp32; a search by time would choose other kernels, so other digits, in each process.
-        options = {"device_id": self._device, "use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
-        try:
-            self._start(bundle, threads, {**options, "enable_cuda_graph": "1"})
-        except BackendMemoryError:
-            raise
-        except BackendError:  # a node on the CPU, control flow, or a kernel that cannot be recorded
-            self._start(bundle, threads, options)
+        start_on_cuda(partial(self._start, bundle, threads), self._device)
 
-    def _start(self, bundle: Bundle, threads: int, options: dict[str, Any]) -> None:
+    def _start(self, bundle: Bundle, threads: int, providers: list[Any]) -> None:
         """Open the session and run it once, which with a CUDA graph is when that is captured."""
-        self._session, self.backend = _open(bundle, threads, self.precision, [(CUDA, options)])
-        used = self._session.get_providers()
-        if used[0] != CUDA:
-            raise BackendError(f"ONNX Runtime uses {used[0]} in place of the GPU", fix=CUDA_EXTRA)
+        self._session, self.backend = _open(bundle, threads, self.precision, providers)
+        refuse_fallback(self._session)
         self._fixed = self._bound(self._tiles)
         with self._errors():
             self._run(self._tiles)
@@ -193,6 +187,39 @@ class OnnxRuntimeCudaSession:
         for name, found in zip(OUTPUTS, self._found, strict=True):
             binding.bind_output(name, *where, np.float32, found.shape, found.data.ptr)
         return binding
+
+
+def start_on_cuda(start: Callable[[list[Any]], None], device: int) -> None:
+    """Start a session on a GPU: with a CUDA graph, or without where that is refused.
+
+    Parameters
+    ----------
+    start : callable
+        Takes the providers, opens a session with them and runs it once.
+    device : int
+
+    Raises
+    ------
+    BackendError
+        What `start` raises without a CUDA graph; with one only `BackendMemoryError`.
+    """
+    runtime = import_module("onnxruntime")
+    runtime.preload_dlls()  # CUDA and cuDNN as pip installs them, outside the linker's path
+    # TF32 has ten bits, not fp32; a search by time would choose other kernels, so other digits, in each process.
+    options = {"device_id": device, "use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+    try:
+        start([(CUDA, {**options, "enable_cuda_graph": "1"})])
+    except BackendMemoryError:
+        raise
+    except BackendError:  # a node on the CPU, control flow, or a kernel that cannot be recorded
+        start([(CUDA, options)])
+
+
+def refuse_fallback(session: Any) -> None:
+    """Raise BackendError for a session that ONNX Runtime moved from the GPU to the CPU, which it does without a word."""
+    used = session.get_providers()[0]
+    if used != CUDA:
+        raise BackendError(f"ONNX Runtime uses {used} in place of the GPU", fix=CUDA_EXTRA)
 
 
 def _open(bundle: Bundle, threads: int, precision: Precision, providers: list[Any]) -> tuple[Any, str]:

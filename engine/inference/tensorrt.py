@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -129,6 +129,8 @@ class TensorRtSession:
     BundleError
         The bundle has no such graph, or the graph does not fit its manifest.
     """
+
+    on_gpu: Final = True
 
     def __init__(
         self,

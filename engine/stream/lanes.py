@@ -23,15 +23,25 @@ class Lanes(Generic[Tool]):
     Parameters
     ----------
     tools : sequence
-        What a lane has for itself, one for each; no two threads use one at the same time.
+        What a lane has for itself, one for each, of a thread of its own.
+    warm : callable, optional
+        Called with each tool in its thread, one after the other, before any item: what a runtime keeps for each thread, such
+        as a CUDA graph, it makes while nothing else runs. What it raises, this raises.
     """
 
-    def __init__(self, tools: Sequence[Tool]) -> None:
+    def __init__(self, tools: Sequence[Tool], warm: Callable[[Tool], None] | None = None) -> None:
         self.tools = tuple(tools)
-        self._free: SimpleQueue[Tool] = SimpleQueue()
+        self._own = threading.local()
+        left: SimpleQueue[Tool] = SimpleQueue()
         for tool in self.tools:
-            self._free.put(tool)
-        self._pool = ThreadPoolExecutor(len(self.tools), thread_name_prefix="lane")
+            left.put(tool)
+
+        def take() -> None:
+            self._own.tool = left.get()
+
+        self._pool = ThreadPoolExecutor(len(self.tools), thread_name_prefix="lane", initializer=take)
+        if warm is not None:
+            self._warmed(warm)
 
     def map(self, work: Callable[[Item, Tool], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Yield `work(item, tool)` for each item, in their order.
@@ -73,11 +83,23 @@ class Lanes(Generic[Tool]):
         self._pool.shutdown()
 
     def _one(self, work: Callable[[Item, Tool], Result], item: Item) -> Result:
-        tool = self._free.get()
+        tool: Tool = self._own.tool
+        return work(item, tool)
+
+    def _warmed(self, warm: Callable[[Tool], None]) -> None:
+        all_there, turn = threading.Barrier(len(self.tools)), threading.Lock()
+
+        def once() -> None:
+            all_there.wait()  # so that no thread comes twice
+            with turn:
+                warm(self._own.tool)
+
         try:
-            return work(item, tool)
-        finally:
-            self._free.put(tool)
+            for done in [self._pool.submit(once) for _ in self.tools]:
+                done.result()
+        except BaseException:
+            self.close()
+            raise
 
 
 def _failed(error: BaseException) -> "Future[Result]":

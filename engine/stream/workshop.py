@@ -1,7 +1,10 @@
 """What makes sections into files: a bundle, its sessions and the lanes they serve."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 from lithostream.engine.bundle import ENDMEMBERS, load_bundle
 from lithostream.engine.config import RunSettings
@@ -13,8 +16,11 @@ from lithostream.engine.core.results import CollectedSection
 from lithostream.engine.core.row_source import RowSource
 from lithostream.engine.core.section import Section
 from lithostream.engine.core.segmenter import Segmenter
+from lithostream.engine.device import open_device
 from lithostream.engine.errors import BackendError
 from lithostream.engine.inference import open_sessions
+from lithostream.engine.inference.fallback import ServingSession
+from lithostream.engine.inference.onnxruntime import missing_cuda
 from lithostream.engine.stream.lanes import Lanes
 from lithostream.engine.stream.run_record import section_entry
 from lithostream.engine.stream.section_folder import write_section
@@ -40,6 +46,7 @@ class Workshop:
         self._endmembers = load_endmembers(self.bundle.path / ENDMEMBERS).subset(
             self.bundle.manifest.minerals
         )
+        self._refines = self.bundle.refines(settings)
         sessions = open_sessions(
             self.bundle,
             settings.threads,
@@ -48,9 +55,7 @@ class Workshop:
             backend=settings.backend,
             precision=settings.precision,
         )
-        refines = self.bundle.refines(settings)
-        tools = [Tools(session, Segmenter(self.bundle) if refines else None) for session in sessions]
-        self._lanes = Lanes(tools)
+        self._lanes = self._opened(sessions)
 
     @property
     def backend(self) -> str:
@@ -88,8 +93,41 @@ class Workshop:
 
     def retreat(self, error: BackendError) -> None:
         """Let other sessions serve, see `ServingSession.retreat`; the section in hand is to be done again as a whole."""
-        for tools in self._lanes.tools:
-            tools.session.retreat(error)
+        sessions = [tools.session for tools in self._lanes.tools]
+        self._lanes.close()
+        for session in sessions:
+            session.retreat(error)
+        self._lanes = self._opened(sessions)
+
+    def _opened(self, sessions: Sequence[ServingSession]) -> Lanes[Tools[ServingSession]]:
+        """Put lanes where their sessions are, or let others serve where a lane cannot be."""
+        while True:
+            try:
+                return Lanes([self._tools(session) for session in sessions], self._warm)
+            except BackendError as error:
+                if not any(session.on_gpu for session in sessions):
+                    raise
+                for session in sessions:
+                    session.retreat(error)
+
+    def _tools(self, session: ServingSession) -> Tools[ServingSession]:
+        """Open the rest of a lane beside its session; TensorRT may serve where ONNX Runtime knows no GPU."""
+        device, segmenter = open_device(session.on_gpu), None
+        if self._refines:
+            with device.current():
+                segmenter = Segmenter(self.bundle, gpu=session.on_gpu and missing_cuda() is None)
+        return Tools(session, segmenter, device)
+
+    def _warm(self, tools: Tools[ServingSession]) -> None:
+        """Let a lane's GPU record its work: the second run of a thread is the one that is kept."""
+        if not tools.session.on_gpu:
+            return
+        with tools.device.current():
+            for _ in range(2):
+                tools.session.infer(self.bundle.golden_tiles)
+                if tools.segmenter is not None:
+                    side = tools.segmenter.view_px
+                    tools.segmenter.masks(np.zeros((side, side, 3), np.uint8), np.zeros((1, 2), np.float32))
 
     def finish(
         self, collected: CollectedSection, backend: str, begun: float, folder: Path

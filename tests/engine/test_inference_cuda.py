@@ -1,15 +1,15 @@
 """ONNX Runtime on a GPU, against a stand-in that reads and writes the very addresses it is bound to."""
 
-import ctypes
 import sys
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
+import onnxruntime_on_host
 import pytest
 import tensorrt_on_host as host
+from onnxruntime_on_host import Session
 
 from lithostream.engine.bundle import Bundle, load_bundle
 from lithostream.engine.errors import BackendError, BackendMemoryError
@@ -17,82 +17,12 @@ from lithostream.engine.inference import check_golden
 from lithostream.engine.inference import onnxruntime as backend
 from lithostream.engine.inference.onnxruntime import CUDA, OnnxRuntimeCudaSession
 
-real: Any = import_module("onnxruntime")
-
-
-class Binding:
-    """Addresses by name, as `IOBinding` takes them."""
-
-    def __init__(self) -> None:
-        self.places: dict[str, tuple[Any, tuple[int, ...], int]] = {}
-
-    def bind_input(self, name: str, device: str, number: int, kind: Any, shape: Any, address: int) -> None:
-        assert (device, number) == ("cuda", 0) and address
-        self.places[name] = kind, tuple(shape), address
-
-    bind_output = bind_input
-
-    def synchronize_outputs(self) -> None:
-        Session.synchronized += 1
-
-
-Fail: Any = real.capi.onnxruntime_pybind11_state.Fail
-
-
-class Session:
-    """A CPU session that says it is on the GPU. Its CUDA graph is the addresses and shapes of the first run."""
-
-    providers: tuple[str, ...] = (CUDA, "CPUExecutionProvider")
-    refused = ""  # what stands against CUDA graphs: "open" or "run"
-    asked: list[Any]
-    read: list[int]
-    synchronized = replayed = 0
-
-    def __init__(self, graph: bytes, options: Any, providers: list[Any]) -> None:
-        Session.asked, Session.read, Session.synchronized, Session.replayed = providers, [], 0, 0
-        self._captures = providers[0][1].get("enable_cuda_graph") == "1"
-        self._captured: dict[str, Any] = {}
-        if self._captures and self.refused == "open":
-            raise Fail("This session cannot use the graph capture feature as requested by the user")
-        self._real = real.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        self.get_inputs, self.get_outputs = self._real.get_inputs, self._real.get_outputs
-        self.io_binding = Binding
-
-    def get_providers(self) -> list[str]:
-        return list(self.providers)
-
-    def run_with_iobinding(self, binding: Binding, run_options: Any = None) -> None:
-        if self._captures and run_options is None:
-            if self.refused == "run":
-                raise Fail("operation not permitted when stream is capturing")
-            Session.replayed += bool(self._captured)
-            self._captured = self._captured or dict(binding.places)
-            assert binding.places == self._captured, "a graph reads and writes where it was captured"
-        elif run_options is not None:
-            assert run_options.get_run_config_entry("gpu_graph_id") == "-1"
-        places = dict(binding.places)
-        kind, shape, address = places.pop("tiles")
-        Session.read.append(address)
-        raw = ctypes.string_at(address, int(np.prod(shape)))
-        tiles = np.frombuffer(raw, kind).reshape(shape)
-        found = self._real.run(list(places), {"tiles": tiles})
-        for (kind, shape, address), value in zip(places.values(), found, strict=True):
-            assert value.shape == shape and value.dtype == kind
-            ctypes.memmove(address, np.ascontiguousarray(value).ctypes.data, value.nbytes)
-
 
 @pytest.fixture
 def cupy(monkeypatch: pytest.MonkeyPatch) -> Any:
-    fake = SimpleNamespace(
-        **{name: getattr(real, name) for name in ("SessionOptions", "RunOptions", "capi", "__version__")},
-        InferenceSession=Session,
-        preload_dlls=lambda: None,
-        get_available_providers=lambda: [CUDA, "CPUExecutionProvider"],
-    )
-    monkeypatch.setitem(sys.modules, "onnxruntime", fake)
+    onnxruntime_on_host.install(monkeypatch)
     module: ModuleType = host.cupy()
     monkeypatch.setitem(sys.modules, "cupy", module)
-    monkeypatch.setattr(Session, "providers", Session.providers)
     return module
 
 
@@ -105,13 +35,18 @@ def opened(bundle: Bundle, batch: int = 8) -> OnnxRuntimeCudaSession:
     return OnnxRuntimeCudaSession(bundle, batch=batch, threads=1)
 
 
+def read() -> list[int]:
+    """Where the tiles lay, call by call."""
+    return [run["tiles"] for run in Session.runs]
+
+
 def test_numpy_tiles_give_numpy_results(cupy: Any, bundle: Bundle) -> None:
     session = opened(bundle)
     assert session.backend.endswith(f" {CUDA}") and session.precision == "fp32"
     assert check_golden(session, bundle) < 1e-3
     assert all(type(one) is np.ndarray for one in session.infer(bundle.golden_tiles))
     batches = -(-len(bundle.golden_tiles) // 8)
-    assert Session.synchronized == 1 + 2 * batches and len(set(Session.read)) == 1  # the session's own buffer
+    assert Session.synchronized == 1 + 2 * batches and len(set(read())) == 1  # the session's own buffer
     assert Session.replayed == 2 * batches  # all but the first, which opening the session makes
     assert [one.shape for one in session.infer(bundle.golden_tiles[:0])] == [(0, 3), (0,)]
 
@@ -119,12 +54,12 @@ def test_numpy_tiles_give_numpy_results(cupy: Any, bundle: Bundle) -> None:
 def test_full_batches_of_gpu_tiles_are_read_where_they_lie(cupy: Any, bundle: Bundle) -> None:
     session, tiles = opened(bundle), bundle.golden_tiles[:19]
     want = session.infer(tiles)
-    Session.read.clear()
+    Session.runs.clear()
     given = cupy.asarray(tiles)
     found: Any = session.infer(given)
     at = [given.data.ptr + k * 8 * tiles[0].nbytes for k in range(2)]
     aligned = given.data.ptr % 256 == 0
-    assert (Session.read[:2] == at) == aligned and Session.read[2] not in at
+    assert (read()[:2] == at) == aligned and read()[2] not in at
     assert Session.replayed == (4 if aligned else 6)
     for got, wanted in zip(found, want, strict=True):
         assert type(got).__module__.startswith("cupy")
@@ -165,7 +100,7 @@ def test_memory_of_the_device_that_runs_out_is_a_typed_error(
     session = opened(bundle)
 
     def full(*_: object) -> None:
-        raise real.capi.onnxruntime_pybind11_state.RuntimeException("BFCArena: Failed to allocate memory")
+        raise onnxruntime_on_host.state.RuntimeException("BFCArena: Failed to allocate memory")
 
     monkeypatch.setattr(Session, "run_with_iobinding", full)
     with pytest.raises(BackendMemoryError):

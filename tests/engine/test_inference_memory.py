@@ -25,6 +25,7 @@ class Hungry:
     """Meets the golden cases, then answers wrongly, and runs out of memory at the third call of a section."""
 
     precision = "fp32"
+    on_gpu = False
 
     def __init__(self, bundle: Bundle, name: str, batch: int) -> None:
         self.backend = f"hungry {name} {batch}"

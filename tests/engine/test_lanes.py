@@ -35,6 +35,38 @@ def test_no_session_serves_two_threads_at_once() -> None:
     assert not clashes
 
 
+def test_lanes_warm_up_one_after_the_other_in_the_threads_that_serve() -> None:
+    warmed: dict[str, int] = {}
+    inside = threading.Semaphore(1)
+
+    def warm(session: str) -> None:
+        assert inside.acquire(blocking=False)
+        time.sleep(0.01)
+        assert session not in warmed
+        warmed[session] = threading.get_ident()
+        inside.release()
+
+    lanes = Lanes(["a", "b", "c"], warm)
+    assert sorted(warmed) == ["a", "b", "c"] and len({*warmed.values(), threading.get_ident()}) == 4
+
+    def work(_: int, session: str) -> bool:
+        time.sleep(0.001)
+        return warmed[session] == threading.get_ident()
+
+    assert all(lanes.map(work, range(40)))
+
+
+def test_a_lane_that_cannot_warm_up_says_so_and_leaves_no_thread() -> None:
+    def warm(session: str) -> None:
+        if session == "b":
+            raise OSError("no memory left")
+
+    before = threading.active_count()
+    with pytest.raises(OSError, match="no memory left"):
+        Lanes(["a", "b"], warm)
+    assert threading.active_count() == before
+
+
 def test_a_slow_consumer_stops_the_decoder() -> None:
     drawn = []
 

@@ -19,7 +19,6 @@ from lithostream.engine.core.planes import levels, open_planes, plane_tiles
 from lithostream.engine.core.section import Plane, Section
 from lithostream.engine.core.synthetic import SyntheticCore
 from lithostream.engine.core.windows import (
-    count_uncovered,
     open_section,
     section_grid,
     window_tiles,
@@ -244,7 +243,7 @@ def test_a_plane_is_the_last_channel_and_colour_stays(
         assert found.pixels.shape[1:] == (16, 16, 4)
         assert np.array_equal(found.pixels[..., :3], plain.pixels)
         assert np.array_equal(found.pixels[..., 3], plain.pixels[..., 0])  # both are means of 2 x 2 pixels
-        assert np.array_equal(found.row, plain.row) and count_uncovered(window, grid, settings, found) == 0
+        assert np.array_equal(found.row, plain.row) and found.uncovered == 0
 
 
 def test_tiles_beyond_the_plane_are_left_out_and_counted(
@@ -260,7 +259,7 @@ def test_tiles_beyond_the_plane_are_left_out_and_counted(
         found = window_tiles(window, grid, WITH_CT, settings, planes)
         kept = plain.row >= 17
         assert np.array_equal(found.row, plain.row[kept]) and np.array_equal(found.col, plain.col[kept])
-        assert count_uncovered(window, grid, settings, found) == np.count_nonzero(~kept)
+        assert found.uncovered == np.count_nonzero(~kept)
         lost += int(np.count_nonzero(~kept))
     assert lost > 0
 

@@ -26,7 +26,7 @@ class OneColour:
 
     view_px = SIDE
 
-    def __init__(self, _bundle: Bundle) -> None:
+    def __init__(self, _bundle: Bundle, *, gpu: bool = False) -> None:
         pass
 
     def masks(

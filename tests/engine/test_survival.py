@@ -157,6 +157,7 @@ class Failing:
     """Answers rightly until the given call, then fails for good."""
 
     precision = "fp32"
+    on_gpu = False
 
     def __init__(self, bundle: Bundle, name: str, batch: int, at: int, error: BackendError) -> None:
         self.backend = f"failing {name} {batch}"

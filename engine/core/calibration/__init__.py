@@ -26,7 +26,7 @@ from lithostream.engine.core.calibration.flat import flat_gain
 from lithostream.engine.core.calibration.transfer import linear_light
 from lithostream.engine.core.section import CalibrationPlan, Section
 from lithostream.engine.errors import SourceError
-from lithostream.kernels.arrays import check_array
+from lithostream.kernels.arrays import array_module, check_array
 from lithostream.kernels.errors import ContractError
 
 __all__ = ["MOST_DRIFT", "NOTED_DRIFT", "Calibrated", "Calibration", "calibrate"]
@@ -79,19 +79,23 @@ class Calibration:
                 f"first_col {first_col}: the flat field has {len(self.flat)} columns, not {width}"
             )
         fit = self.fit
-        value: npt.NDArray[np.float32] = np.empty(rgb.shape, np.float32)
+        xp = array_module(rgb)
+        value: npt.NDArray[np.float32] = xp.empty(rgb.shape, np.float32)
         for channel in range(3):
             table = self.light[:, channel] * np.float32(fit.gain[channel])
-            plane = table[rgb[..., channel]]
+            plane = xp.asarray(table)[rgb[..., channel]]
             if self.flat is not None:
-                plane *= self.flat[first_col : first_col + width, channel]
+                plane *= xp.asarray(self.flat[first_col : first_col + width, channel])
             value[..., channel] = plane + np.float32(fit.offset[channel])
         if not fit.has_matrix:
             return value
         # Pixel by pixel: the order of a matrix product's sums depends on its shape and its threads.
-        red, green, blue = np.moveaxis(value, 2, 0)
+        red, green, blue = (value[..., channel] for channel in range(3))
         rows = fit.matrix.astype(np.float32)
-        return np.stack([row[0] * red + row[1] * green + row[2] * blue for row in rows], axis=2)
+        mixed: npt.NDArray[np.float32] = xp.stack(
+            [red * row[0] + green * row[1] + blue * row[2] for row in rows], axis=2
+        )
+        return mixed
 
 
 class Calibrated(NamedTuple):

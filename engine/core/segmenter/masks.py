@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit, uint64
 
+from lithostream.kernels.arrays import array_module, to_host
+
 OFFSET = 1.0  # of the stability score, in logits: the default of `SamAutomaticMaskGenerator`
 OUTSIDE = np.float32(-100.0)  # logit of what is no image: not inside at any threshold
 
@@ -83,6 +85,7 @@ def accept(
     ----------
     logits : float32 [P, K, S, S]
     quality : float32 [P, K]
+        Both on one device, on which is decided what is kept.
     points : float32 [P, 2]
     first : int
         Index of the first prompt.
@@ -93,19 +96,22 @@ def accept(
     Returns
     -------
     MaskSet
-        In the order of the prompts; empty masks left out, as are NaNs.
+        On the host. In the order of the prompts; empty masks left out, as are NaNs.
     """
-    asked, kind = np.nonzero(quality > limits.quality)
+    xp = array_module(logits)
+    asked, kind = xp.nonzero(quality > limits.quality)
     chosen = logits[asked, kind]
     chosen[:, valid[0] :] = OUTSIDE
     chosen[:, :, valid[1] :] = OUTSIDE
-    within = np.count_nonzero(chosen > OFFSET, axis=(1, 2))
-    about = np.count_nonzero(chosen > -OFFSET, axis=(1, 2))
-    stability = (within / np.maximum(about, 1)).astype(np.float32)
+    within = xp.count_nonzero(chosen > OFFSET, axis=(1, 2))
+    about = xp.count_nonzero(chosen > -OFFSET, axis=(1, 2))
+    stability = (within / xp.maximum(about, 1)).astype(np.float32)
     good = (stability >= limits.stability) & (chosen > 0).any(axis=(1, 2))
     asked, kind = asked[good], kind[good]
+    given = to_host(quality[asked, kind])
+    asked = to_host(asked)
     return MaskSet(
-        chosen[good], quality[asked, kind], stability[good], points[asked], asked + np.int64(first)
+        to_host(chosen[good]), given, to_host(stability[good]), points[asked], asked + np.int64(first)
     )
 
 

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from lithostream.engine.core.segmenter.masks import OUTSIDE, MaskSet
 from lithostream.engine.core.segmenter.pieces import pieces_of
 from lithostream.engine.core.segmenter.view import CELL, View
+from lithostream.kernels.arrays import to_host
 from lithostream.kernels.jit import compiled
 
 MOST = 1024  # best masks of a view that are looked at
@@ -149,10 +150,10 @@ def _is_group(inside: Bools, quality: npt.NDArray[np.float64], one: int, parts: 
 
 
 def _cell_colour(view: View) -> npt.NDArray[np.float64]:
-    """Mean colour at each value of a mask, float64 [S * S, 3]."""
+    """Mean colour at each value of a mask, float64 [S * S, 3] on the host; from exact sums."""
     side = len(view.rgb) // CELL
-    blocks = view.rgb.reshape(side, CELL, side, CELL, 3).astype(np.float64)
-    mean: npt.NDArray[np.float64] = blocks.mean(axis=(1, 3)).reshape(-1, 3)
+    sums = view.rgb.reshape(side, CELL, side, CELL, 3).sum(axis=(1, 3), dtype=np.uint16)
+    mean: npt.NDArray[np.float64] = to_host(sums).reshape(-1, 3) / CELL**2
     return mean
 
 

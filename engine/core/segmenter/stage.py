@@ -15,6 +15,8 @@ from lithostream.engine.core.segmenter.refine import Refined, refine
 from lithostream.engine.core.segmenter.view import View, halo_rows, view_of
 from lithostream.engine.core.windows import Block, Window
 from lithostream.kernels import segment_stats, slic
+from lithostream.kernels.arrays import array_module, to_host
+from lithostream.kernels.segments import SegmentStats
 
 VIEW_SUPERPIXELS = 1000  # of a view, merged before they are asked for
 ASKED = 4.0  # colour difference of those that are asked for as one: 96 % of what a grid of 1,024 points hits is hit
@@ -25,7 +27,7 @@ Labels = npt.NDArray[np.int32]
 
 
 class Segmented(NamedTuple):
-    """Segments of a window, and what joins them to those of its neighbours.
+    """Segments of a window, and what joins them to those of its neighbours; on the host.
 
     Attributes
     ----------
@@ -42,7 +44,7 @@ class Segmented(NamedTuple):
 def segment(
     block: Block, window: Window, superpixels: Labels, segmenter: Segmenter, window_px: int, height_px: int
 ) -> Segmented:
-    """Refine the superpixels of a window.
+    """Refine the superpixels of a window, on the device where its pixels lie as far as pixels are read.
 
     Parameters
     ----------
@@ -50,7 +52,7 @@ def segment(
         The window with its halo.
     window : Window
     superpixels : int32 [H, W]
-        Of the window.
+        Of the window, where it lies.
     segmenter : Segmenter
     window_px : int
         Rows of the section's largest window: one scale for all views.
@@ -59,8 +61,8 @@ def segment(
     """
     view = view_of(block, window_px, segmenter.view_px)
     objects = find_objects(view_masks(view, segmenter), view)
-    regions = merge(superpixels, segment_stats(superpixels, window.rgb), threshold=MERGE)
-    refined = refine(superpixels, regions, objects, view, window.row_px)
+    labels, regions = _merged(superpixels, window.rgb, MERGE)
+    refined = refine(labels, regions, objects, view, window.row_px)
     halo = halo_rows(window_px)
     edges = (window.row_px, window.row_px + len(window.rgb))
     above, below = (seam(objects, refined, view, edge, halo, height_px) for edge in edges)
@@ -69,8 +71,15 @@ def segment(
 
 def view_masks(view: View, segmenter: Segmenter) -> MaskSet:
     """Ask for the object at the middle of every region of a view."""
-    shown = np.ascontiguousarray(view.rgb[: view.valid[0], : view.valid[1]])
-    labels = slic(shown, n_segments=VIEW_SUPERPIXELS, compactness=COMPACTNESS)
-    regions = merge(labels, segment_stats(labels, shown), threshold=ASKED)
+    shown = array_module(view.rgb).ascontiguousarray(view.rgb[: view.valid[0], : view.valid[1]])
+    superpixels = slic(shown, n_segments=VIEW_SUPERPIXELS, compactness=COMPACTNESS)
+    labels, regions = _merged(superpixels, shown, ASKED)
     asked = np.concatenate([[0], regions]).astype(np.int32)[labels]
     return segmenter.masks(view.rgb, prompts(asked), valid=view.valid)
+
+
+def _merged(superpixels: Labels, rgb: npt.NDArray[np.uint8], threshold: float) -> tuple[Labels, Labels]:
+    """Superpixels of an image and the region of each, see `merge`, on the host; colours are pooled where they lie."""
+    stats = SegmentStats(*(to_host(part) for part in segment_stats(superpixels, rgb)))
+    labels = to_host(superpixels)
+    return labels, merge(labels, stats, threshold=threshold)

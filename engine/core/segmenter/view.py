@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from lithostream.engine.core.windows import Block
 from lithostream.kernels import tiles
+from lithostream.kernels.arrays import array_module
 
 CELL = 4  # px of the view that one value of a mask stands for
 HALO = 4  # the halo is this part of a window, on both sides
@@ -18,7 +19,7 @@ class View(NamedTuple):
     Attributes
     ----------
     rgb : uint8 [S, S, 3]
-        Image at the top left, black beyond.
+        Image at the top left, black beyond; where the section's rows lay.
     row_px : int
         The section's row at its top.
     step_px : float
@@ -61,7 +62,7 @@ def make_view(rgb: npt.NDArray[np.uint8], row_px: int, window_px: int, side: int
     square = max(width, window_px + 2 * halo_rows(window_px))
     if height > square:
         raise ValueError(f"expected at most {square} rows, got {height}")
-    padded = np.zeros((square, square, 3), np.uint8)
+    padded = array_module(rgb).zeros((square, square, 3), np.uint8)
     padded[:height, :width] = rgb
     edges = np.array([0, square], np.int64)
     shown = tiles(padded, edges, edges, side)[0, 0]

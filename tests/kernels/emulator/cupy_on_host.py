@@ -25,6 +25,8 @@ order = 0
 """How blocks and threads are ordered: 0 forwards, 1 backwards, above: shuffled by this seed."""
 
 _memory: list[npt.NDArray[np.uint8]] = []
+moved: dict[str, list[int]] = {"up": [], "down": []}
+"""Bytes of each copy from the host and to it, since a test last cleared the lists."""
 
 
 class ndarray:
@@ -78,8 +80,18 @@ class ndarray:
     def __setitem__(self, key: Any, value: Any) -> None:
         self._host[_unwrap(key)] = _unwrap(value)
 
-    def get(self) -> npt.NDArray[Any]:
-        return self._host.copy()
+    def get(self, stream: "Stream | None" = None, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
+        moved["down"].append(self.nbytes)
+        if out is None:
+            return self._host.copy()
+        assert out.flags.c_contiguous and out.dtype == self.dtype and out.shape == self.shape
+        out[...] = self._host
+        return out
+
+    def set(self, value: npt.NDArray[Any], stream: "Stream | None" = None) -> None:
+        assert value.flags.c_contiguous and value.shape == self.shape and value.dtype == self.dtype
+        moved["up"].append(self.nbytes)
+        self._host[...] = value
 
     def item(self) -> Any:
         return self._host.item()
@@ -201,6 +213,14 @@ def ascontiguousarray(value: ndarray) -> ndarray:
     return value if value._host.flags.c_contiguous else asarray(np.ascontiguousarray(value._host))
 
 
+def _brought(value: Any, dtype: npt.DTypeLike | None = None) -> ndarray:
+    """Do what `cupy.asarray` does, and count it."""
+    made = asarray(value, dtype)
+    if not isinstance(value, ndarray):
+        moved["up"].append(made.nbytes)
+    return made
+
+
 def asnumpy(value: ndarray) -> npt.NDArray[Any]:
     return value.get()
 
@@ -213,6 +233,10 @@ def full(shape: int | tuple[int, ...], value: Any, dtype: npt.DTypeLike = float)
     made = empty(shape, dtype)
     made.fill(value)
     return made
+
+
+class CUDARuntimeError(RuntimeError):
+    """Stands for `cupy.cuda.runtime.CUDARuntimeError`."""
 
 
 class Stream:
@@ -374,14 +398,19 @@ def module() -> ModuleType:
         "nonzero",
         "empty_like",
         "take",
+        "bincount",
     ]:
         setattr(made, name, _through(getattr(np, name)))
+    made.asarray = _brought  # type: ignore[attr-defined]
+    made.add = SimpleNamespace(reduceat=_through(np.add.reduceat))  # type: ignore[attr-defined]
     current = Stream()
     made.cuda = SimpleNamespace(  # type: ignore[attr-defined]
         Device=Device,
         Stream=Stream,
         get_current_stream=lambda: current,
         is_available=lambda: True,
+        alloc_pinned_memory=bytearray,
+        runtime=SimpleNamespace(CUDARuntimeError=CUDARuntimeError),
     )
     return made
 

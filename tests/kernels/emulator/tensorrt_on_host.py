@@ -24,10 +24,6 @@ class OutOfMemoryError(MemoryError):
     """Stands for `cupy.cuda.memory.OutOfMemoryError`."""
 
 
-class CUDARuntimeError(RuntimeError):
-    """Stands for `cupy.cuda.runtime.CUDARuntimeError`."""
-
-
 class Device(cupy_on_host.Device):
     def use(self) -> None:
         assert self.id == 0, "this machine has one device"
@@ -67,21 +63,14 @@ class Stream(cupy_on_host.Stream):
     def end_capture(self) -> Graph:
         work, self.captured = self.captured, None
         if not self.capturable or work is None:
-            raise CUDARuntimeError("operation not permitted when stream is capturing")
+            raise cupy_on_host.CUDARuntimeError("operation not permitted when stream is capturing")
         self.graphs.append(Graph(work))
         return self.graphs[-1]
-
-
-def _set(self: cupy_on_host.ndarray, value: np.ndarray[Any, Any], stream: object) -> None:
-    assert isinstance(stream, Stream) and value.flags.c_contiguous
-    assert value.shape == self.shape and value.dtype == self.dtype
-    self._host[...] = value
 
 
 def cupy() -> ModuleType:
     """Return CuPy on the host with streams that capture, a pool with a limit, and a device's properties."""
     made: Any = cupy_on_host.module()
-    cupy_on_host.ndarray.set = _set  # type: ignore[attr-defined]
     current = Stream()
     pool = SimpleNamespace(limit=0)
     pool.get_limit = lambda: pool.limit
@@ -99,7 +88,7 @@ def cupy() -> ModuleType:
     made.cuda.alloc = alloc
     made.cuda.memory = SimpleNamespace(OutOfMemoryError=OutOfMemoryError)
     made.cuda.runtime = SimpleNamespace(
-        CUDARuntimeError=CUDARuntimeError,
+        CUDARuntimeError=cupy_on_host.CUDARuntimeError,
         getDeviceProperties=lambda _device: properties,
         driverGetVersion=lambda: 13020,
         memGetInfo=lambda: (1 << 30, 4 << 30),
