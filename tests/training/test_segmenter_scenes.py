@@ -1,14 +1,20 @@
 """What generated scenes promise: the same picture for the same seed, and labels that are what is drawn."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("torch", reason="training needs torch")
 
+from lithostream.engine.core.synthetic import generate, write
+from lithostream.engine.errors import SourceError
 from lithostream.training.segmenter.fields import cells, coordinates, noise
 from lithostream.training.segmenter.layouts import LAYOUTS
 from lithostream.training.segmenter.prompts import draw_prompts, mask_iou
 from lithostream.training.segmenter.scenes import LEAST_PX, Scene, renumbered, scene
+from lithostream.training.segmenter.sheets import cut, read_sheets
 
 SIZE = 128
 
@@ -130,3 +136,30 @@ def test_mask_iou() -> None:
     wanted[1:3] = True
     assert mask_iou(found, wanted[None]) == pytest.approx([1 / 3, 0.0])
     assert mask_iou(found[1], found[1]) == 0
+
+
+def test_materials_are_cut_from_photographs(tmp_path: Path) -> None:
+    core = generate(3, length_cm=30.0, width_cm=6.0, px_per_cm=20.0)
+    sheets = read_sheets([write(core, tmp_path)])
+    assert len(sheets) == 1 and min(sheets[0].shape[:2]) >= 90 and sheets[0].dtype == np.uint8
+    made = [scene(seed, SIZE, sheets) for seed in range(12)]
+    plain = [scene(seed, SIZE) for seed in range(12)]
+    assert all(np.array_equal(one.rgb, scene(seed, SIZE, sheets).rgb) for seed, one in enumerate(made))
+    changed = [not np.array_equal(one.rgb, other.rgb) for one, other in zip(made, plain, strict=True)]
+    assert all(changed)
+
+
+def test_a_cut_of_one_colour_keeps_its_hue_and_has_no_seam(rng: np.random.Generator) -> None:
+    sheet = np.full((40, 90, 3), (60, 90, 120), np.uint8)
+    found = cut(rng, [sheet], 64)
+    assert found.shape == (64, 64, 3) and np.ptp(found[..., 0]) < 1e-3
+    assert np.allclose(found[..., 1] / found[..., 0], 1.5) and np.allclose(found[..., 2] / found[..., 0], 2)
+    ramp = np.repeat((2 * np.arange(90, dtype=np.uint8))[None, :, None], 90, axis=0).repeat(3, axis=2)
+    steps = [np.abs(np.diff(cut(rng, [ramp], 64), axis=axis)).max() for axis in (0, 1) for _ in range(5)]
+    assert max(steps) <= 2 * 1.6 * 10**0.3
+
+
+def test_a_photograph_without_core_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((200, 80, 3), np.uint8)).save(tmp_path / "black.png")
+    with pytest.raises(SourceError, match=r"black.png: shows no piece of core of 32 px"):
+        read_sheets([tmp_path / "black.png"])

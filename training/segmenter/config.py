@@ -63,6 +63,9 @@ class SegmenterConfig(StrictModel):
     start : Path, optional
         Folder of an earlier training, relative to this file, whose weights this one begins with: to go on under a
         schedule of its own, and on other scenes where the seed is another.
+    textures : tuple of Path
+        Photographs of core, relative to this file, that some of the scenes' materials are cut from. Their licence is that
+        of the weights' training data.
     stages : tuple of Stage
         One after the other, under one schedule.
     learning_rate, weight_decay : float
@@ -82,6 +85,7 @@ class SegmenterConfig(StrictModel):
 
     seed: int = 0
     start: Path | None = None
+    textures: tuple[Path, ...] = ()
     stages: tuple[Stage, ...] = Field(min_length=1)
     learning_rate: float = Field(default=2e-3, gt=0)
     weight_decay: float = Field(default=0.05, ge=0)

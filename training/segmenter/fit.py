@@ -1,7 +1,7 @@
 """Train a segmenter on generated scenes, the same way to the last bit for the same seed and thread count."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from functools import partial
@@ -160,9 +160,11 @@ def learning_rate(config: SegmenterConfig, step: int) -> float:
     return config.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * part))
 
 
-def batches(config: SegmenterConfig, first: int, teacher: Teacher | None = None) -> Iterator[list[Example]]:
-    """Draw the batches from step `first` on, a few ahead of who takes them."""
-    scenes = Scenes(config)
+def batches(
+    config: SegmenterConfig, first: int, teacher: Teacher | None = None, sheets: Sequence[Bytes] = ()
+) -> Iterator[list[Example]]:
+    """Draw the batches from step `first` on, a few ahead of who takes them; see `scene` for `sheets`."""
+    scenes = Scenes(config, sheets)
     with ThreadPoolExecutor(1) as pool:
         draw = partial(_batch, scenes, teacher=teacher)
         waiting = [pool.submit(draw, step) for step in range(first, min(first + AHEAD, config.steps))]
@@ -179,8 +181,8 @@ class Scenes:
     training that is taken up draws again what it needs.
     """
 
-    def __init__(self, config: SegmenterConfig) -> None:
-        self.config = config
+    def __init__(self, config: SegmenterConfig, sheets: Sequence[Bytes] = ()) -> None:
+        self.config, self._sheets = config, sheets
         self._kept: dict[int, Scene] = {}
 
     def of(self, step: int) -> list[Scene]:
@@ -198,7 +200,7 @@ class Scenes:
     def _scene(self, number: int) -> Scene:
         if number not in self._kept:
             seed = int(np.random.default_rng((self.config.seed, number, 2)).integers(2**39))
-            self._kept[number] = scene(seed, max(stage.size_px for stage in self.config.stages))
+            self._kept[number] = scene(seed, max(stage.size_px for stage in self.config.stages), self._sheets)
         return self._kept[number]
 
 

@@ -1,5 +1,6 @@
 """Scenes of cores with the exact outline of everything in them, drawn from a seed."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy.typing as npt
 
 from lithostream.training.segmenter.camera import photograph
 from lithostream.training.segmenter.fields import (
+    Bytes,
     Floats,
     Ints,
     Random,
@@ -17,6 +19,7 @@ from lithostream.training.segmenter.fields import (
     step,
 )
 from lithostream.training.segmenter.layouts import LAYOUTS, Layout, warped
+from lithostream.training.segmenter.sheets import SHARE, cut
 from lithostream.training.segmenter.textures import colour, material, plain
 
 LEAST_PX = 64  # pixels of an object; fewer belong to what is around it, or to nothing
@@ -39,7 +42,7 @@ class Scene(NamedTuple):
     part: Ints
 
 
-def scene(seed: int, size: int = 512) -> Scene:
+def scene(seed: int, size: int = 512, sheets: Sequence[Bytes] = ()) -> Scene:
     """Draw a scene: rows of fragments, sediment, grains in a matrix, or a mosaic.
 
     Parameters
@@ -47,6 +50,8 @@ def scene(seed: int, size: int = 512) -> Scene:
     seed : int
     size : int
         S, by 8. A smaller scene is a cut-out: objects have the same size in px.
+    sheets : sequence of uint8 [h, w, 3]
+        Photographs of core, see `read_sheets`, that some of the materials are taken from.
     """
     rng = np.random.default_rng(seed)
     kind = rng.choice(4, p=(0.45, 0.2, 0.15, 0.2))
@@ -55,7 +60,7 @@ def scene(seed: int, size: int = 512) -> Scene:
         layout = Layout(layout.label.T.copy(), layout.edge.T.copy())
     whole = renumbered(layout.label)
     part, part_edge = _parts(rng, whole, layout.edge) if kind != 2 and rng.random() < 0.4 else (None, None)
-    image = _painted(rng, whole, layout.edge)
+    image = _painted(rng, whole, sheets)
     if part is not None and part_edge is not None:
         image = _painted_parts(rng, image, part, part_edge)
     image = _set_into(rng, image, whole, layout.edge)
@@ -95,10 +100,12 @@ def _parts(rng: Random, whole: Ints, edge: Floats) -> tuple[Ints, Floats]:
     return renumbered(label), np.minimum(border, edge).astype(np.float32)
 
 
-def _painted(rng: Random, whole: Ints, edge: Floats) -> Floats:
+def _painted(rng: Random, whole: Ints, photographs: Sequence[Bytes]) -> Floats:
     """Give every object a material, cut from another place and turned another way, and its own shade."""
     size, count = len(whole), int(whole.max()) + 1
-    sheets = np.stack([plain(rng, size), *(material(rng, size) for _ in range(int(rng.integers(1, 4))))])
+    ground = plain(rng, size)
+    materials = [_material(rng, size, photographs) for _ in range(int(rng.integers(1, 4)))]
+    sheets = np.stack([ground, *materials])
     alike = rng.random() < 0.5
     sheet = rng.integers(1, len(sheets), count) if not alike else np.full(count, 1)
     sheet[0] = 0
@@ -115,6 +122,11 @@ def _painted(rng: Random, whole: Ints, edge: Floats) -> Floats:
     tint = shade[:, None] * rng.normal(1, 0.015, (count, 3))
     tint[0] = 1
     return np.asarray(image * tint.astype(np.float32)[whole], np.float32)
+
+
+def _material(rng: Random, size: int, photographs: Sequence[Bytes]) -> Floats:
+    real = bool(photographs) and rng.random() < SHARE
+    return cut(rng, photographs, size) if real else material(rng, size)
 
 
 def _painted_parts(rng: Random, image: Floats, part: Ints, edge: Floats) -> Floats:

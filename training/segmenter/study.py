@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from lithostream.training.segmenter.checkpoint import build, load_sam, save
 from lithostream.training.segmenter.config import SegmenterConfig
 from lithostream.training.segmenter.distil import SamTeacher
 from lithostream.training.segmenter.evaluate import score
-from lithostream.training.segmenter.fit import Learner, Teacher, batches, learning_rate
+from lithostream.training.segmenter.fit import Example, Learner, Teacher, batches, learning_rate
+from lithostream.training.segmenter.sheets import read_sheets
 
 STATE = "state.safetensors"
 EVERY_S = 240.0  # between two states: what a kill costs
@@ -54,7 +56,9 @@ def train_segmenter(config_path: Path, out: Path, console: Console | None = None
         torch.manual_seed(config.seed)
         learner = Learner(_start(config, config_path), config, device)
         _take_up(learner, out / STATE)
-        _learn(learner, out, console, _teacher(config, config_path, device))
+        sheets = read_sheets([config_path.parent / path for path in config.textures])
+        teacher = _teacher(config, config_path, device)
+        _learn(learner, console, out, batches(config, learner.step, teacher, sheets))
         record = _record(learner, True)
         record["score"] = score(learner.average, config.evaluate_scenes).model_dump()
     save(out, learner.average, "small", record)
@@ -82,10 +86,10 @@ def _start(config: SegmenterConfig, config_path: Path) -> Sam:
     return sam
 
 
-def _learn(learner: Learner, out: Path, console: Console, teacher: Teacher | None) -> None:
+def _learn(learner: Learner, console: Console, out: Path, drawn: Iterator[list[Example]]) -> None:
     config, losses, due = learner.config, [], time.monotonic() + EVERY_S
     started, first = time.monotonic(), learner.step
-    for examples in batches(config, learner.step, teacher):
+    for examples in drawn:
         losses.append(learner.learn(examples))
         if learner.step % TELL == 0:
             each = (time.monotonic() - started) / (learner.step - first)
