@@ -32,7 +32,7 @@ from lithostream.engine.core.segmenter.masks import MaskSet, no_masks
 from lithostream.engine.core.segmenter.merge import merge
 from lithostream.engine.core.segmenter.objects import find_objects
 from lithostream.engine.core.segmenter.refine import refine
-from lithostream.engine.core.segmenter.stage import MERGE, view_masks
+from lithostream.engine.core.segmenter.stage import view_masks
 from lithostream.engine.core.segmenter.view import View, halo_rows, make_view
 from lithostream.kernels import core_roi, segment_stats, slic
 
@@ -99,9 +99,10 @@ def ours(photo: Photo, masks: MaskSource) -> Labels:
     for top, base in itertools.pairwise([*range(0, height, window_px), height]):
         first = max(0, top - halo)
         view = make_view(photo.rgb[first : base + halo], first, window_px, SIDE)
-        superpixels, merged = _superpixels(photo, slice(top, base))
+        superpixels = _superpixels(photo, slice(top, base))
+        stats = segment_stats(superpixels, photo.rgb[top:base])
         objects = find_objects(masks(view, slice(first, base + halo)), view)
-        refined = refine(superpixels, merged, objects, view, top)
+        refined = refine(superpixels, stats, objects, view, top)
         if before is not None:
             pairs.append(match(before, seam(objects, refined, view, top, halo, height)))
         before = seam(objects, refined, view, base, halo, height)
@@ -112,14 +113,13 @@ def ours(photo: Photo, masks: MaskSource) -> Labels:
     return np.concatenate(named).astype(np.int32)
 
 
-def _superpixels(photo: Photo, rows: slice) -> tuple[Labels, Labels]:
-    """Superpixels of a window as runs make them, and the regions they merge to."""
+def _superpixels(photo: Photo, rows: slice) -> Labels:
+    """Superpixels of a window as runs make them."""
     settings = RunSettings()
     rgb, core = photo.rgb[rows], photo.core[rows]
     area = np.count_nonzero(core) / photo.px_per_cm**2
     count = max(1, round(area * settings.superpixels_per_cm2))
-    labels = slic(rgb, n_segments=count, compactness=settings.compactness, mask=core)
-    return labels, merge(labels, segment_stats(labels, rgb), threshold=MERGE)
+    return slic(rgb, n_segments=count, compactness=settings.compactness, mask=core)
 
 
 def true_masks(photo: Photo) -> MaskSource:

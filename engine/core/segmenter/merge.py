@@ -11,7 +11,13 @@ from lithostream.kernels.segments import SegmentStats
 Ints = npt.NDArray[np.int64]
 
 
-def merge(labels: npt.NDArray[np.int32], stats: SegmentStats, *, threshold: float) -> npt.NDArray[np.int32]:
+def merge(
+    labels: npt.NDArray[np.int32],
+    stats: SegmentStats,
+    *,
+    threshold: float,
+    among: npt.NDArray[np.bool_] | None = None,
+) -> npt.NDArray[np.int32]:
     """Merge neighbouring superpixels of similar colour.
 
     Borders are taken from the weakest to the strongest, by the difference of the superpixels' means; the regions on
@@ -27,6 +33,8 @@ def merge(labels: npt.NDArray[np.int32], stats: SegmentStats, *, threshold: floa
         Of `labels`, S rows.
     threshold : float
         Euclidean difference of colours, in sample values; below 0 nothing is merged.
+    among : bool [S], optional
+        Superpixels that may merge; the others stay as they are.
 
     Returns
     -------
@@ -53,6 +61,8 @@ def merge(labels: npt.NDArray[np.int32], stats: SegmentStats, *, threshold: floa
     if labels.size and labels.max() > len(stats.count):
         raise ContractError(f"stats: expected {labels.max()} rows, got {len(stats.count)}")
     pairs, _ = borders(labels)
+    if among is not None:
+        pairs = pairs[among[pairs - 1].all(axis=1)]
     gap = np.square(stats.mean[pairs[:, 0] - 1] - stats.mean[pairs[:, 1] - 1]).sum(axis=1)
     order = np.lexsort((pairs[:, 1], pairs[:, 0], gap))
     bound = threshold * threshold if threshold >= 0 else -1.0

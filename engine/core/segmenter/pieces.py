@@ -25,20 +25,44 @@ def join_small(pieces: Labels, areas: Ints, least: float) -> Ints:
     return _absorb(small, target, areas.astype(np.int64), least)
 
 
-def join_thin(named: Ints, objects: int, width_px: float) -> Ints:
-    """Name pieces of none of the first `objects` names after the object beside them where they are a thin rim of it.
+def join_lesser(
+    named: Ints, objects: int, superpixels: Labels, colour: npt.NDArray[np.float64], share: float
+) -> Ints:
+    """Name pieces of none of the first `objects` names after an object beside them that is far larger.
 
-    Thin is what is no wider than `width_px` on average along the border with that object, the longest it has with any.
+    Such a piece has at most `share` of the object's area: it is what the masks left over of it, a rim, a shadow or a
+    patch. Of several objects it goes to that of the nearest mean colour, of equal ones to the first.
+
+    Parameters
+    ----------
+    named : int64 [H, W]
+        0 is no core.
+    objects : int
+    superpixels : int32 [H, W]
+    colour : float64 [S, C]
+        Mean of each superpixel.
+    share : float
     """
     pieces = pieces_of(named)
     areas, name = areas_of(pieces), names_of(pieces, named)
     own = name <= objects
-    pairs, length = borders(pieces)
-    both, length = np.concatenate([pairs, pairs[:, ::-1]]) - 1, np.tile(length, 2)
-    rim = ~own[both[:, 0]] & own[both[:, 1]] & (areas[both[:, 0]] <= width_px * length)
-    both, length = both[rim], length[rim]
-    order = np.lexsort((-both[:, 1], length))  # the longest last: it stays
-    name[both[order, 0]] = name[both[order, 1]]
+    sums = np.stack(
+        [
+            np.bincount(pieces.ravel(), np.concatenate([[0.0], channel])[superpixels].ravel(), len(areas) + 1)
+            for channel in colour.T
+        ],
+        axis=1,
+    )[1:]
+    area = np.bincount(name[own], areas[own], objects + 1)
+    total = np.zeros((objects + 1, sums.shape[1]))
+    np.add.at(total, name[own], sums[own])
+    pairs, _ = borders(pieces)
+    one, other = np.concatenate([pairs, pairs[:, ::-1]]).T - 1
+    beside = ~own[one] & own[other] & (areas[one] <= share * area[np.where(own[other], name[other], 0)])
+    one, to = one[beside], name[other[beside]]
+    gap = np.square(sums[one] / areas[one, None] - total[to] / area[to, None]).sum(axis=1)
+    order = np.lexsort((to, gap))[::-1]  # the nearest last: it stays
+    name[one[order]] = to[order]
     found: Ints = np.concatenate([[0], name])[pieces]
     return found
 

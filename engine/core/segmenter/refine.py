@@ -5,16 +5,18 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from lithostream.engine.core.segmenter.merge import dense
+from lithostream.engine.core.segmenter.merge import dense, merge
 from lithostream.engine.core.segmenter.objects import Objects
-from lithostream.engine.core.segmenter.pieces import areas_of, join_small, join_thin, names_of, pieces_of
+from lithostream.engine.core.segmenter.pieces import areas_of, join_lesser, join_small, names_of, pieces_of
 from lithostream.engine.core.segmenter.view import View
 from lithostream.kernels.arrays import check_array
 from lithostream.kernels.errors import ContractError
+from lithostream.kernels.segments import SegmentStats
 
 SPLIT_CELLS = 4  # a superpixel is cut by a mask's outline where both parts have as many cells of the mask
 SPLIT_SHARE = 0.2  # and are this part of it
-RIM_CELLS = 1.0  # an outline is no surer: a thinner rim between an object and the end of the core is its own
+MERGE = 50.0  # colour difference, in sample values, of superpixels in no mask that are one region
+LESSER = 0.25  # of the area of an object beside it; a smaller region in no mask is a part of it that its mask left over
 SMALL = 0.25  # of a superpixel's mean area; smaller pieces join a neighbour
 
 Labels = npt.NDArray[np.int32]
@@ -41,12 +43,12 @@ class Refined(NamedTuple):
     object: Ints
 
 
-def refine(superpixels: Labels, merged: Labels, objects: Objects, view: View, row_px: int) -> Refined:
+def refine(superpixels: Labels, stats: SegmentStats, objects: Objects, view: View, row_px: int) -> Refined:
     """Give every pixel of the core its segment.
 
     A superpixel goes to the object that most of it lies in, so borders are those of superpixels, finer than the
-    masks; one that an outline really cuts is divided there. Superpixels in no mask keep their merged region, or join the
-    object whose rim they are.
+    masks; one that an outline really cuts is divided there. Superpixels in no mask merge by colour; a region of them that is
+    small beside an object it touches is what the mask left over, and joins it.
     A segment of an object may be several pieces: a crack or a shadow parts its pixels, not the object. All others are
     4-connected.
 
@@ -54,8 +56,8 @@ def refine(superpixels: Labels, merged: Labels, objects: Objects, view: View, ro
     ----------
     superpixels : int32 [H, W]
         0 is no core, else 1..N.
-    merged : int32 [N]
-        Region of each superpixel, from 1, as of `merge`.
+    stats : SegmentStats
+        Of the superpixels' colours, N rows.
     objects : Objects
     view : View
     row_px : int
@@ -67,20 +69,20 @@ def refine(superpixels: Labels, merged: Labels, objects: Objects, view: View, ro
         Arrays that do not fit.
     """
     check_array("superpixels", superpixels, dtype=np.int32, shape=(None, None))
-    check_array("merged", merged, dtype=np.int32, shape=(None,))
-    if superpixels.size and superpixels.max() > len(merged):
-        raise ContractError(f"merged: expected {superpixels.max()} superpixels, got {len(merged)}")
-    area = np.bincount(superpixels.ravel(), minlength=len(merged) + 1)
+    if superpixels.size and superpixels.max() > len(stats.count):
+        raise ContractError(f"stats: expected {superpixels.max()} rows, got {len(stats.count)}")
+    area = np.bincount(superpixels.ravel(), minlength=len(stats.count) + 1)
     if not area[1:].any():
         empty = np.zeros(0, np.int64)
         return Refined(np.zeros_like(superpixels), empty, empty, empty)
     seen = _seen(objects.shown, superpixels.shape, view, row_px)
     first, second = _votes(superpixels, seen, np.maximum(SPLIT_CELLS * view.cell_px**2, SPLIT_SHARE * area))
+    merged = merge(superpixels, stats, threshold=MERGE, among=(first[1:] == 0) | (second[1:] == 0))
     chosen = np.where(seen == second[superpixels], seen, first[superpixels])
     regions = len(objects.parent) + np.concatenate([[0], merged])
     named = np.where(chosen > 0, chosen, regions[superpixels]).astype(np.int64)
     named[superpixels == 0] = 0
-    named = join_thin(named, len(objects.parent), RIM_CELLS * view.cell_px)
+    named = join_lesser(named, len(objects.parent), superpixels, stats.mean, LESSER)
     return _finish(named, len(objects.parent), objects.parent, area[1:][area[1:] > 0].mean())
 
 

@@ -21,7 +21,6 @@ from lithostream.kernels.segments import SegmentStats
 VIEW_SUPERPIXELS = 1000  # of a view, merged before they are asked for
 ASKED = 4.0  # colour difference of those that are asked for as one: 96 % of what a grid of 1,024 points hits is hit
 COMPACTNESS = 10.0  # of those
-MERGE = 8.0  # colour difference, in sample values, of superpixels that are one region
 
 Labels = npt.NDArray[np.int32]
 
@@ -61,8 +60,8 @@ def segment(
     """
     view = view_of(block, window_px, segmenter.view_px)
     objects = find_objects(view_masks(view, segmenter), view)
-    labels, regions = _merged(superpixels, window.rgb, MERGE)
-    refined = refine(labels, regions, objects, view, window.row_px)
+    stats = _stats(superpixels, window.rgb)
+    refined = refine(to_host(superpixels), stats, objects, view, window.row_px)
     halo = halo_rows(window_px)
     edges = (window.row_px, window.row_px + len(window.rgb))
     above, below = (seam(objects, refined, view, edge, halo, height_px) for edge in edges)
@@ -73,13 +72,12 @@ def view_masks(view: View, segmenter: Segmenter) -> MaskSet:
     """Ask for the object at the middle of every region of a view."""
     shown = array_module(view.rgb).ascontiguousarray(view.rgb[: view.valid[0], : view.valid[1]])
     superpixels = slic(shown, n_segments=VIEW_SUPERPIXELS, compactness=COMPACTNESS)
-    labels, regions = _merged(superpixels, shown, ASKED)
+    labels = to_host(superpixels)
+    regions = merge(labels, _stats(superpixels, shown), threshold=ASKED)
     asked = np.concatenate([[0], regions]).astype(np.int32)[labels]
     return segmenter.masks(view.rgb, prompts(asked), valid=view.valid)
 
 
-def _merged(superpixels: Labels, rgb: npt.NDArray[np.uint8], threshold: float) -> tuple[Labels, Labels]:
-    """Superpixels of an image and the region of each, see `merge`, on the host; colours are pooled where they lie."""
-    stats = SegmentStats(*(to_host(part) for part in segment_stats(superpixels, rgb)))
-    labels = to_host(superpixels)
-    return labels, merge(labels, stats, threshold=threshold)
+def _stats(superpixels: Labels, rgb: npt.NDArray[np.uint8]) -> SegmentStats:
+    """Colours of superpixels, pooled where they lie, on the host."""
+    return SegmentStats(*(to_host(part) for part in segment_stats(superpixels, rgb)))

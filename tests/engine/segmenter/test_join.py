@@ -6,7 +6,6 @@ import pytest
 
 from lithostream.engine.core.segmenter.join import Seam, match, number, seam, together, total
 from lithostream.engine.core.segmenter.masks import MaskSet, no_masks
-from lithostream.engine.core.segmenter.merge import merge
 from lithostream.engine.core.segmenter.objects import find_objects
 from lithostream.engine.core.segmenter.refine import refine
 from lithostream.engine.core.segmenter.view import halo_rows, make_view
@@ -51,8 +50,7 @@ def _section(truth: Labels, rgb: Image, window: int) -> Labels:
         view = make_view(rgb[rows], first, window, SIDE)
         objects = find_objects(_true_masks(truth[rows], window), view)
         labels = slic(rgb[top:base], n_segments=80, compactness=10.0)
-        merged = merge(labels, segment_stats(labels, rgb[top:base]), threshold=15.0)
-        refined = refine(labels, merged, objects, view, top)
+        refined = refine(labels, segment_stats(labels, rgb[top:base]), objects, view, top)
         if before is not None:
             pairs.append(match(before, seam(objects, refined, view, top, halo, height)))
         before = seam(objects, refined, view, base, halo, height)

@@ -7,7 +7,7 @@ from lithostream.engine.core.segmenter.masks import MaskSet, no_masks
 from lithostream.engine.core.segmenter.merge import merge
 from lithostream.engine.core.segmenter.objects import find_objects
 from lithostream.engine.core.segmenter.pieces import pieces_of
-from lithostream.engine.core.segmenter.refine import Refined, refine
+from lithostream.engine.core.segmenter.refine import MERGE, Refined, refine
 from lithostream.engine.core.segmenter.view import View, make_view
 from lithostream.kernels import segment_stats, slic
 from lithostream.kernels.errors import ContractError
@@ -56,9 +56,8 @@ def whole_view(rgb: Image) -> View:
 
 def _refined(rgb: Image, found: MaskSet, count: int = 150, core: np.ndarray | None = None) -> Refined:
     labels = slic(rgb, n_segments=count, compactness=10.0, mask=core)
-    merged = merge(labels, segment_stats(labels, rgb), threshold=-1.0)
     view = whole_view(rgb)
-    return refine(labels, merged, find_objects(found, view), view, 0)
+    return refine(labels, segment_stats(labels, rgb), find_objects(found, view), view, 0)
 
 
 def _is_sound(found: Refined, core: np.ndarray) -> None:
@@ -88,9 +87,9 @@ def test_true_masks_give_the_objects(shape: tuple[int, int]) -> None:
 def test_no_masks_leave_the_merged_superpixels() -> None:
     _, rgb = discs(200, 160, [(90, 80, 40)])
     labels = slic(rgb, n_segments=60, compactness=10.0)
-    merged = merge(labels, segment_stats(labels, rgb), threshold=20.0)
-    view = whole_view(rgb)
-    found = refine(labels, merged, find_objects(no_masks(128), view), view, 0)
+    stats, view = segment_stats(labels, rgb), whole_view(rgb)
+    merged = merge(labels, stats, threshold=MERGE)
+    found = refine(labels, stats, find_objects(no_masks(128), view), view, 0)
     expected = np.concatenate([[0], merged])[labels]
     pairs = np.unique(np.stack([expected.ravel(), found.labels.ravel()]), axis=1)
     assert pairs.shape[1] == merged.max() == len(found.area_px)
@@ -197,9 +196,9 @@ def test_an_object_that_ends_above_other_ground_stays_one() -> None:
     assert found.object.tolist() == [0]
 
 
-@pytest.mark.parametrize(("rim_px", "joins"), [(2, True), (40, False)])
-def test_a_rim_thinner_than_a_mask_can_tell_is_of_its_object(rim_px: int, joins: bool) -> None:
-    # A slab of 100 px whose mask ends `rim_px` short of it, where it is dark: a cell of it is 2.3 px.
+@pytest.mark.parametrize(("rim_px", "joins"), [(2, True), (15, True), (40, False)])
+def test_what_a_mask_left_over_is_of_its_object(rim_px: int, joins: bool) -> None:
+    # A slab of 100 px whose mask ends `rim_px` short of it, where it is dark.
     rgb = np.full((200, 256, 3), 200, np.uint8)
     rgb[100 - rim_px :] = 90
     core, inside = np.zeros((2, 200, 256), np.bool_)
@@ -217,5 +216,6 @@ def test_what_does_not_fit_is_refused() -> None:
     view = whole_view(rgb)
     objects = find_objects(truth_masks(truth, 0, 100), view)
     labels: Labels = np.full((100, 100), 3, np.int32)
-    with pytest.raises(ContractError, match="merged"):
-        refine(labels, np.ones(2, np.int32), objects, view, 0)
+    stats = segment_stats(np.minimum(labels, 2), np.zeros((100, 100, 3), np.uint8))
+    with pytest.raises(ContractError, match="stats: expected 3 rows, got 2"):
+        refine(labels, stats, objects, view, 0)
