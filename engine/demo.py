@@ -76,7 +76,7 @@ def run_demo(out: Path, progress: Progress) -> DemoOutcome:
     core = generate(SEED, length_cm=LENGTH_CM, width_cm=WIDTH_CM, px_per_cm=PX_PER_CM)
     image = write(core, out / "input")
     with as_file(files("lithostream.engine") / "demo_bundle") as bundle:
-        record = run([image], bundle, out / "run", RunSettings(), progress)
+        record = run([image], bundle, out / "run", RunSettings(refine=True), progress)
     table = pq.read_table(out / "run" / str(record.sections[0]["folder"]) / INTERVALS)
     found = {
         name: np.asarray(table[name].to_numpy(zero_copy_only=False), np.float64) for name in _numeric(table)

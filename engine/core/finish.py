@@ -17,7 +17,7 @@ from lithostream.engine.core.minerals import Endmembers
 from lithostream.engine.core.pooling import WindowSegments
 from lithostream.engine.core.results import CollectedSection, IntervalResult
 from lithostream.engine.core.rows import Corrected, correct_rows, move_segments
-from lithostream.engine.core.stacking import Numbered, joined, read_segments, stack_segments
+from lithostream.engine.core.stacking import SUPERPIXELS, Numbered, joined, read_segments, stack_segments
 from lithostream.engine.core.tile_store import read_tiles
 from lithostream.engine.core.unmix import PROPERTIES, MineralFlag, MineralResult, Source
 
@@ -63,7 +63,11 @@ def correct_tiles(collected: CollectedSection, bundle: Bundle) -> Corrected:
 
 
 def solved_segments(
-    collected: CollectedSection, shift: Floats | None, bundle: Bundle, endmembers: Endmembers
+    collected: CollectedSection,
+    shift: Floats | None,
+    bundle: Bundle,
+    endmembers: Endmembers,
+    of: str = "",
 ) -> Iterator[tuple[SegmentPart, MineralResult]]:
     """Yield all segments of a section in the order of their numbers, with their minerals; at least one part.
 
@@ -75,11 +79,13 @@ def solved_segments(
     bundle : Bundle
     endmembers : Endmembers
         The bundle's table.
+    of : str
+        `SUPERPIXELS` for those that were refined into the segments.
     """
     coloured = collected.calibrated and any(
-        has_colour(part.segments, part.out_of_domain) for part in segment_parts(collected, shift)
+        has_colour(part.segments, part.out_of_domain) for part in segment_parts(collected, shift, of)
     )
-    for part in segment_parts(collected, shift):
+    for part in segment_parts(collected, shift, of):
         yield (
             part,
             segment_minerals(
@@ -93,14 +99,16 @@ def solved_segments(
         )
 
 
-def segment_parts(collected: CollectedSection, shift: Floats | None) -> Iterator[SegmentPart]:
-    """Put the segments of windows together, those of several windows where they began."""
+def segment_parts(collected: CollectedSection, shift: Floats | None, of: str = "") -> Iterator[SegmentPart]:
+    """Put the segments of windows together, those of several windows where they began; superpixels all end at windows."""
     later, last = collected.continued, len(collected.windows) - 1
+    if of == SUPERPIXELS:
+        later = later.between(0, 0)
     begun: list[Numbered] = []
     shared: list[Ints] = []
     first = count = 0
     for index in range(last + 1):
-        window = read_segments(collected.windows.read(index))
+        window = read_segments(collected.windows.read(index), of)
         shared.append(window.segments.interval_pixels)
         begun.append(window.between(count, count + len(window.number)))
         count += len(begun[-1].number)
@@ -116,7 +124,7 @@ def segment_parts(collected: CollectedSection, shift: Floats | None) -> Iterator
 
 
 class IntervalMinerals:
-    """Means of the minerals of segments over intervals, as their parts come.
+    """Means of the minerals of segments, or superpixels, over intervals, as their parts come.
 
     Parameters
     ----------

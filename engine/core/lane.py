@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -74,6 +75,8 @@ class WindowResult:
     labels : int32 [h, W]
         Segments of the window, from 1.
     segments : WindowSegments
+    superpixels : WindowSegments, optional
+        Where masks refined them into the segments: what lies in each of them.
     seams : (Seam, Seam), optional
         What the segmenter saw at the window's first row and after its last.
     core_px : int64 [h]
@@ -88,6 +91,7 @@ class WindowResult:
     uncovered: int
     labels: npt.NDArray[np.int32]
     segments: WindowSegments
+    superpixels: WindowSegments | None
     seams: tuple[Seam, Seam] | None
     core_px: Ints
     preview: npt.NDArray[np.uint8]
@@ -147,6 +151,7 @@ def _processed(block: Block, plan: SectionPlan, tools: Tools[Predictor]) -> Wind
     outside = (distance > manifest.domain.distance_limit) | (not plan.known_instrument)
     segments = _segments(block, window, plan, tools)
     values = np.concatenate([properties, outside[:, None].astype(np.float32)], axis=1)
+    pooled = partial(pool, window, grid, found=found, values=values, calibration=plan.calibration)
     step = plan.preview_step
     first = -window.row_px % step
     return WindowResult(
@@ -161,7 +166,8 @@ def _processed(block: Block, plan: SectionPlan, tools: Tools[Predictor]) -> Wind
         ),
         uncovered=found.uncovered,
         labels=segments.labels,
-        segments=pool(window, grid, segments.placed, segments.parent, found, values, plan.calibration),
+        segments=pooled(segments.placed, segments.parent),
+        superpixels=None if segments.superpixels is None else pooled(segments.superpixels, None),
         seams=segments.seams,
         core_px=to_host(array_module(window.mask).count_nonzero(window.mask, axis=1)),
         preview=to_host(window.rgb[first::step, ::step].copy()),
@@ -171,10 +177,11 @@ def _processed(block: Block, plan: SectionPlan, tools: Tools[Predictor]) -> Wind
 
 
 class _Segments(NamedTuple):
-    """Segments of a window: `labels` on the host, `placed` the same where the window lies."""
+    """Segments of a window: `labels` on the host, `placed` the same where the window lies, as the refined superpixels."""
 
     labels: npt.NDArray[np.int32]
     placed: npt.NDArray[np.int32]
+    superpixels: npt.NDArray[np.int32] | None
     parent: Ints | None
     seams: tuple[Seam, Seam] | None
 
@@ -183,12 +190,11 @@ def _segments(block: Block, window: Window, plan: SectionPlan, tools: Tools[Pred
     grid, settings = block.grid, plan.settings
     if not settings.segments:
         none = np.zeros(window.mask.shape, np.int32)
-        return _Segments(none, tools.device.upload(none), None, None)
+        return _Segments(none, tools.device.upload(none), None, None, None)
     labels = superpixels(window, grid, settings)
     if tools.segmenter is None:
-        return _Segments(tools.device.download(labels), labels, None, None)
+        return _Segments(tools.device.download(labels), labels, None, None, None)
     seen = segment(block, window, labels, tools.segmenter, grid.window_px, grid.height_px)
     refined = seen.refined
-    return _Segments(
-        refined.labels, tools.device.upload(refined.labels), refined.parent, (seen.above, seen.below)
-    )
+    placed = tools.device.upload(refined.labels)
+    return _Segments(refined.labels, placed, labels, refined.parent, (seen.above, seen.below))

@@ -12,7 +12,7 @@ from lithostream.engine.config import RunSettings
 from lithostream.engine.core.calibration import calibrate
 from lithostream.engine.core.grid import Edges, Grid
 from lithostream.engine.core.join import Joined, join
-from lithostream.engine.core.label_map import LABELS, NUMBERS, packed
+from lithostream.engine.core.label_map import LABELS, packed
 from lithostream.engine.core.lane import Lanes, SectionPlan, Tools, WindowResult, process_window
 from lithostream.engine.core.planes import open_planes
 from lithostream.engine.core.preview import Preview
@@ -21,7 +21,14 @@ from lithostream.engine.core.row_source import RowSource
 from lithostream.engine.core.section import Section
 from lithostream.engine.core.segmenter.view import halo_rows
 from lithostream.engine.core.spill import Spill
-from lithostream.engine.core.stacking import Numbered, Numbering, joined, under_numbers
+from lithostream.engine.core.stacking import (
+    SUPERPIXELS,
+    Numbered,
+    Numbering,
+    joined,
+    segment_record,
+    under_numbers,
+)
 from lithostream.engine.core.tile_store import tile_record
 from lithostream.engine.core.windows import Block, blocks, section_grid
 from lithostream.engine.inference import Predictor
@@ -40,7 +47,7 @@ class _Collector:
 
     def __init__(self, plan: SectionPlan, windows: Spill) -> None:
         self.windows = windows
-        self.height_px = self.tile_count = self.uncovered = 0
+        self.height_px = self.tile_count = self.uncovered = self.superpixels = 0
         self.preview = Preview(plan.preview_step)
         self.continued: list[Numbered] = []
         self.lost_rows: list[Ints] = [np.zeros(0, np.int64)]
@@ -52,8 +59,12 @@ class _Collector:
         begun = self._numbering.count
         numbers = self._numbering.add(len(result.segments.area_px), result.seams)
         part = under_numbers(result.segments, numbers)
-        kept = {LABELS: packed(result.labels), NUMBERS: numbers, **part.segments._asdict()}
-        self.windows.append(kept | tile_record(result.tiles))
+        kept = {LABELS: packed(result.labels), **segment_record(part), **tile_record(result.tiles)}
+        if result.superpixels is not None:
+            first, self.superpixels = self.superpixels, self.superpixels + len(result.superpixels.area_px)
+            own = np.arange(first, self.superpixels)
+            kept |= segment_record(under_numbers(result.superpixels, own), SUPERPIXELS)
+        self.windows.append(kept)
         self.tile_count += len(result.tiles.row)
         if not self.continued or (numbers < begun).any():
             self.continued.append(part.between(0, begun))
@@ -152,6 +163,7 @@ def _collected(
         kept.preview,
         kept.windows,
         joined(kept.continued),
+        kept.superpixels > 0,
         measured,
         notes,
     )

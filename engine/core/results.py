@@ -108,10 +108,12 @@ class CollectedSection:
         Core pixels of each interval, and rows of it that never arrived.
     preview : Preview
     windows : Spill
-        A record for each window: its label image, numbers, segments and tiles (`NumberedMap`, `read_segments`,
-        `read_tiles`).
+        A record for each window: its label image, numbers, segments, superpixels and tiles (`NumberedMap`,
+        `read_segments`, `read_tiles`).
     continued : Numbered
         The pieces of segments that began in an earlier window, in the order of windows.
+    refined : bool
+        Masks refined superpixels into the segments, and the windows hold both.
     measured : dict of target name to Joined
         The sensor log on the intervals.
     notes : tuple of str
@@ -128,6 +130,7 @@ class CollectedSection:
     preview: Preview
     windows: Spill
     continued: Numbered
+    refined: bool
     measured: dict[str, Joined]
     notes: tuple[str, ...]
 

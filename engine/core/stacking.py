@@ -14,6 +14,8 @@ from lithostream.engine.core.spill import Arrays
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
+SUPERPIXELS = "superpixels."  # before the names in a window's record, of those that were refined
+
 Seams = tuple[Seam, Seam] | None
 
 
@@ -88,9 +90,15 @@ def under_numbers(segments: WindowSegments, number: Ints) -> Numbered:
     )
 
 
-def read_segments(record: Arrays) -> Numbered:
-    """Segments of a window from its record."""
-    return Numbered(record[NUMBERS], WindowSegments(*(record[name] for name in WindowSegments._fields)))
+def segment_record(part: Numbered, of: str = "") -> Arrays:
+    """Name the arrays that the record of a window holds of its segments, or of its `SUPERPIXELS`."""
+    return {of + name: array for name, array in ({NUMBERS: part.number} | part.segments._asdict()).items()}
+
+
+def read_segments(record: Arrays, of: str = "") -> Numbered:
+    """Segments of a window from its record, or its `SUPERPIXELS`."""
+    fields = (record[of + name] for name in WindowSegments._fields)
+    return Numbered(record[of + NUMBERS], WindowSegments(*fields))
 
 
 def joined(parts: Sequence[Numbered]) -> Numbered:

@@ -20,6 +20,7 @@ from lithostream.engine.core.finish import (
 )
 from lithostream.engine.core.minerals import Endmembers
 from lithostream.engine.core.results import CollectedSection
+from lithostream.engine.core.stacking import SUPERPIXELS
 from lithostream.engine.io.label_tiff import write_labels
 from lithostream.engine.io.las import write_las
 from lithostream.engine.io.parquet import PART_ROWS, write_parquet, write_parts
@@ -83,11 +84,15 @@ def _write_tables(collected: CollectedSection, bundle: Bundle, endmembers: Endme
 
     def segments() -> Iterator[pa.Table]:
         for part, solved in solved_segments(collected, shift, bundle, endmembers):
-            minerals.add(part, solved)
+            if not collected.refined:
+                minerals.add(part, solved)
             index.append(map_index(np.where(part.out_of_domain[:, None], np.nan, solved.dry_weight_pct)))
             yield segment_table(collected, part, solved, bundle)
 
     write_parts(segments(), folder / SEGMENTS)
+    if collected.refined:  # an object may be longer than an interval: superpixels know depth better
+        for part, solved in solved_segments(collected, shift, bundle, endmembers, SUPERPIXELS):
+            minerals.add(part, solved)
     intervals = interval_table(collected, interval_result(collected, means, minerals), bundle)
     write_parquet(intervals, folder / INTERVALS)
     write_las(intervals, folder / LAS)
