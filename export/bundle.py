@@ -127,16 +127,20 @@ def _add_variants(
 def _add_segmenter(
     checkpoint: Path, contents: dict[str, bytes], figures: dict[str, object]
 ) -> SegmenterInput:
-    """Add the files of a segmenter to `contents` and how it was proved to `figures`; return its entry."""
+    """Add the files of a segmenter to `contents`, how it was proved and trained to `figures`; return its entry."""
     # The package behind it is needed by this alone.
     from lithostream.export.segmenter import export_segmenter, stated_segmenter
-    from lithostream.training.segmenter.checkpoint import load_sam
+    from lithostream.training.segmenter.checkpoint import load_sam, read_record
 
     sam = load_sam(checkpoint)
     made = export_segmenter(sam)
     files = (*SEGMENTER_FILES, SEGMENTER_GOLDEN)
     contents.update(zip(files, (made.encoder, made.decoder, made.golden), strict=True))
-    figures["segmenter"] = {"parity": made.parity, "fp16_mean_iou": made.mean_iou}
+    figures["segmenter"] = {
+        "parity": made.parity,
+        "fp16_mean_iou": made.mean_iou,
+        "training": read_record(checkpoint) if checkpoint.is_dir() else checkpoint.name,
+    }
     return stated_segmenter(sam)
 
 

@@ -11,6 +11,7 @@ pytest.importorskip("segment_anything", reason="needs the extra [train]")
 from safetensors.torch import load_file
 
 from lithostream.engine.config import load_toml
+from lithostream.engine.core.synthetic import generate, write
 from lithostream.engine.errors import ConfigError, LithostreamError
 from lithostream.training.segmenter import study
 from lithostream.training.segmenter.checkpoint import load_sam
@@ -53,6 +54,10 @@ def test_a_study_begins_with_the_weights_of_another(tmp_path: Path) -> None:
     before, after = (load_file(tmp_path / name / "segmenter.safetensors") for name in ("out", "again"))
     learned = [name for name, value in before.items() if value.is_floating_point() and "running" not in name]
     assert len(learned) > 100
+    first_record, record = (
+        json.loads((tmp_path / name / "segmenter.json").read_text()) for name in ("out", "again")
+    )
+    assert record["start"] == first_record and "start" not in first_record
     assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in learned)
 
 
@@ -63,6 +68,20 @@ def test_what_a_study_cannot_begin_with_is_refused(tmp_path: Path, start: str) -
     (tmp_path / "vit").mkdir()
     with pytest.raises(LithostreamError, match=f"{start}.*(is no folder|cannot be read)"):
         study.train_segmenter(file, tmp_path / "out")
+
+
+def test_photographs_are_trained_on_and_credited(tmp_path: Path) -> None:
+    image = write(generate(3, length_cm=30.0, width_cm=6.0, px_per_cm=20.0), tmp_path)
+    file, plain = tmp_path / "tiny.toml", tmp_path / "plain.toml"
+    plain.write_text(TINY)
+    file.write_text(f'textures = ["{image.name}"]\n{TINY}')
+    with pytest.raises(ConfigError, match="licence"):
+        study.train_segmenter(file, tmp_path / "out")
+    file.write_text(f'textures = ["{image.name}"]\nlicence = "own"\n{TINY}')
+    assert study.train_segmenter(file, tmp_path / "out")["config"]["licence"] == "own"
+    study.train_segmenter(plain, tmp_path / "other")
+    one, other = (load_file(tmp_path / name / "segmenter.safetensors") for name in ("out", "other"))
+    assert any(not torch.equal(one[name], other[name]) for name in one)
 
 
 def test_a_killed_study_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,12 +72,25 @@ def load_sam(path: Path, architecture: Architecture | None = None) -> Sam:
     return sam.eval()
 
 
-def _recorded(folder: Path) -> Architecture:
+def read_record(folder: Path) -> dict[str, Any]:
+    """Read what `train segmenter` wrote beside the weights: their architecture, how they were trained, their score.
+
+    Raises
+    ------
+    BundleError
+        There is no such file, or it is damaged.
+    """
     file = folder / RECORD
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))["architecture"]
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        found["architecture"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(f"cannot be read: {error}", file=file, fix=FIX) from error
+    return found
+
+
+def _recorded(folder: Path) -> Architecture:
+    file, found = folder / RECORD, read_record(folder)["architecture"]
     for known in get_args(Architecture):
         if found == known:
             return known  # type: ignore[no-any-return]

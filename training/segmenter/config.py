@@ -1,9 +1,9 @@
 """Schema of a segmenter's training."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lithostream.engine.config import StrictModel
 
@@ -64,8 +64,9 @@ class SegmenterConfig(StrictModel):
         Folder of an earlier training, relative to this file, whose weights this one begins with: to go on under a
         schedule of its own, and on other scenes where the seed is another.
     textures : tuple of Path
-        Photographs of core, relative to this file, that some of the scenes' materials are cut from. Their licence is that
-        of the weights' training data.
+        Photographs of core, relative to this file, that some of the scenes' materials are cut from.
+    licence : str
+        Terms and credit of those photographs: it goes into the bundle.
     stages : tuple of Stage
         One after the other, under one schedule.
     learning_rate, weight_decay : float
@@ -86,6 +87,7 @@ class SegmenterConfig(StrictModel):
     seed: int = 0
     start: Path | None = None
     textures: tuple[Path, ...] = ()
+    licence: str = ""
     stages: tuple[Stage, ...] = Field(min_length=1)
     learning_rate: float = Field(default=2e-3, gt=0)
     weight_decay: float = Field(default=0.05, ge=0)
@@ -97,6 +99,12 @@ class SegmenterConfig(StrictModel):
     device: Literal["cpu", "cuda", "auto"] = "cpu"
     evaluate_scenes: int = Field(default=40, ge=1)
     distil: DistilConfig | None = None
+
+    @model_validator(mode="after")
+    def _credited(self) -> Self:
+        if self.textures and not self.licence:
+            raise ValueError("licence: say under what terms the textures may be used, and whom to credit")
+        return self
 
     @property
     def steps(self) -> int:

@@ -17,7 +17,7 @@ from lithostream.engine.config import load_toml
 from lithostream.engine.errors import ConfigError
 from lithostream.training.device import deterministic, fit_device
 from lithostream.training.models import small_sam
-from lithostream.training.segmenter.checkpoint import build, load_sam, save
+from lithostream.training.segmenter.checkpoint import build, load_sam, read_record, save
 from lithostream.training.segmenter.config import SegmenterConfig
 from lithostream.training.segmenter.distil import SamTeacher
 from lithostream.training.segmenter.evaluate import score
@@ -54,12 +54,15 @@ def train_segmenter(config_path: Path, out: Path, console: Console | None = None
     device = fit_device(config.device)
     with deterministic(config.threads, device):
         torch.manual_seed(config.seed)
-        learner = Learner(_start(config, config_path), config, device)
+        begun = None if config.start is None else config_path.parent / config.start
+        learner = Learner(build("small") if begun is None else _start(begun, config_path), config, device)
         _take_up(learner, out / STATE)
         sheets = read_sheets([config_path.parent / path for path in config.textures])
         teacher = _teacher(config, config_path, device)
         _learn(learner, console, out, batches(config, learner.step, teacher, sheets))
         record = _record(learner, True)
+        if begun is not None:
+            record["start"] = read_record(begun)
         record["score"] = score(learner.average, config.evaluate_scenes).model_dump()
     save(out, learner.average, "small", record)
     (out / STATE).unlink(missing_ok=True)
@@ -67,10 +70,7 @@ def train_segmenter(config_path: Path, out: Path, console: Console | None = None
     return record
 
 
-def _start(config: SegmenterConfig, config_path: Path) -> Sam:
-    if config.start is None:
-        return build("small")
-    folder = config_path.parent / config.start
+def _start(folder: Path, config_path: Path) -> Sam:
     if not folder.is_dir():
         raise ConfigError(
             f"{folder} is no folder", file=config_path, place="start", fix="name what `train segmenter` wrote"
