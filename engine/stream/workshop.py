@@ -124,10 +124,11 @@ class Workshop:
             return
         with tools.device.current():
             for _ in range(2):
-                tools.session.infer(self.bundle.golden_tiles)
+                tools.session.infer(tools.device.upload(self.bundle.golden_tiles))
                 if tools.segmenter is not None:
                     side = tools.segmenter.view_px
-                    tools.segmenter.masks(np.zeros((side, side, 3), np.uint8), np.zeros((1, 2), np.float32))
+                    view = tools.device.upload(np.zeros((side, side, 3), np.uint8))
+                    tools.segmenter.masks(view, np.zeros((1, 2), np.float32))
 
     def finish(
         self, collected: CollectedSection, backend: str, begun: float, folder: Path

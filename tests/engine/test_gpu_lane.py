@@ -9,7 +9,11 @@ from typing import Any
 
 import cupy_on_host
 import lane_on_host
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import tifffile
 from lane_case import OnGpu, assert_same, plan_of
 
 from lithostream.engine import device
@@ -17,11 +21,13 @@ from lithostream.engine.bundle import Bundle, load_bundle
 from lithostream.engine.config import RunSettings
 from lithostream.engine.core.lane import Tools, process_window
 from lithostream.engine.core.section import Section
+from lithostream.engine.core.synthetic import generate, write
 from lithostream.engine.device import HOST, Gpu, open_device
 from lithostream.engine.errors import BackendError, BackendMemoryError
 from lithostream.engine.inference.onnxruntime import OnnxRuntimeSession
 from lithostream.engine.io.discover import discover
 from lithostream.engine.stream import workshop
+from lithostream.engine.stream.runner import run
 from lithostream.kernels import loader
 from lithostream.kernels.errors import BackendUnavailableError
 
@@ -113,6 +119,36 @@ def test_what_fails_on_the_gpu_is_typed(
         with pytest.raises(kind, match=r"the GPU (is out of memory|fails)") as caught:
             process_window(block, plan, tools)
         assert isinstance(caught.value, BackendMemoryError) == (kind is BackendMemoryError)
+
+
+def test_a_whole_run_gives_the_tables_of_the_host(
+    cupy: ModuleType,
+    bundle_path: Path,
+    tmp_path: Path,
+    session: OnnxRuntimeSession,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    image = write(generate(8, length_cm=12.0, width_cm=3.0, px_per_cm=20.0), tmp_path)
+    settings = RunSettings(threads=1, refine=True, window_cm=4.0, backend="onnxruntime")
+    serving: Any = OnGpu(session)
+    serving.on_gpu, serving.precision, serving.notes = True, "fp32", []
+    tables = []
+    for name in ("host", "gpu"):
+        record = run([image], bundle_path, tmp_path / name, settings, lambda *_: None)
+        assert not record.quarantined
+        folder = tmp_path / name / str(record.sections[0]["folder"])
+        tables.append([pq.read_table(folder / f"{table}.parquet") for table in ("intervals", "segments")])
+        tables[-1].append(pa.table({"label": tifffile.imread(folder / "segments.tif").ravel()}))
+        monkeypatch.setattr(workshop, "open_sessions", lambda *_, **__: [serving])
+    assert serving.taken and len(cupy_on_host.moved["up"]) > 10
+    for here, there in zip(*tables, strict=True):
+        assert there.schema.equals(here.schema) and there.num_rows == here.num_rows
+        for name in here.column_names:
+            one, other = (table[name].to_numpy(zero_copy_only=False) for table in (here, there))
+            if one.dtype.kind == "f":
+                np.testing.assert_allclose(other, one, rtol=1e-6, atol=1e-6, err_msg=name)
+            else:
+                np.testing.assert_array_equal(other, one, err_msg=name)
 
 
 class Moving:
