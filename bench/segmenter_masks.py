@@ -3,6 +3,7 @@
     python bench/segmenter_masks.py CHECKPOINT --scenes 3               # generated, never trained on
     python bench/segmenter_masks.py CHECKPOINT IMAGE.jpg ... --scenes 0
     python bench/segmenter_masks.py CHECKPOINT --scenes 0 --vit-b 3     # its speed beside a ViT-B generator, of 3 pictures
+    python bench/segmenter_masks.py CHECKPOINT --gpu                    # both on a GPU, from pixels that lie there
 
 The generator has its defaults, but for `--quality` and `--stability`, the least values of a mask, which hold for both: a
 network trained for an hour is not as sure of itself as the published ones, and gives no mask at 0.88 and 0.95.
@@ -18,6 +19,7 @@ four scenes, each of which is a view of ours.
 import argparse
 import itertools
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from time import perf_counter
 from types import SimpleNamespace
@@ -77,7 +79,7 @@ class Compared(NamedTuple):
     best: Floats
 
 
-def open_segmenter(sam: Sam) -> Segmenter:
+def open_segmenter(sam: Sam, gpu: bool) -> Segmenter:
     """Export a network and open what would be in a bundle."""
     made = export_segmenter(sam)
     bundle = SimpleNamespace(
@@ -86,14 +88,16 @@ def open_segmenter(sam: Sam) -> Segmenter:
         segmenter=SegmenterGraphs(made.encoder, made.decoder),
         segmenter_golden=SegmenterGolden.from_bytes(made.golden, sam.image_encoder.img_size),
     )
-    return Segmenter(cast(Bundle, bundle), threads=1)
+    return Segmenter(cast(Bundle, bundle), threads=1, gpu=gpu)
 
 
-def whole_view(rgb: Bytes, side: int) -> View:
-    """View a picture of at most `side` px."""
+def whole_view(rgb: Bytes, segmenter: Segmenter) -> View:
+    """View a picture no larger than a view, where the segmenter is."""
+    side = segmenter.view_px
     padded = np.zeros((side, side, 3), np.uint8)
     padded[: rgb.shape[0], : rgb.shape[1]] = rgb
-    return View(padded, 0, 1.0, (rgb.shape[0], rgb.shape[1]))
+    placed = import_module("cupy").asarray(padded) if segmenter.on_gpu else padded
+    return View(placed, 0, 1.0, (rgb.shape[0], rgb.shape[1]))
 
 
 def full_size(masks: MaskSet, valid: tuple[int, int]) -> Bools:
@@ -119,7 +123,7 @@ def best_iou(wanted: Bools, found: Bools) -> Floats:
 
 def compare(name: str, rgb: Bytes, segmenter: Segmenter, generator: SamAutomaticMaskGenerator) -> Compared:
     """Run both on one picture."""
-    view = whole_view(rgb, segmenter.view_px)
+    view = whole_view(rgb, segmenter)
     start = perf_counter()
     masks = view_masks(view, segmenter)
     objects = find_objects(masks, view)
@@ -139,16 +143,16 @@ def compare(name: str, rgb: Bytes, segmenter: Segmenter, generator: SamAutomatic
     )
 
 
-def beside_vit_b(segmenter: Segmenter, pictures: int) -> Iterator[str]:
+def beside_vit_b(segmenter: Segmenter, pictures: int, device: str) -> Iterator[str]:
     """Time ours and a ViT-B generator with its defaults on the same pictures, a line each, then the median ratio."""
     torch.manual_seed(0)
-    generator = SamAutomaticMaskGenerator(build("vit_b").eval())
+    generator = SamAutomaticMaskGenerator(build("vit_b").eval().to(device))
     side, ratios = segmenter.view_px, []
     for first in range(FIRST_SEED, FIRST_SEED + 4 * pictures, 4):
         scenes = [scene(seed, side).rgb for seed in range(first, first + 4)]
         start = perf_counter()
         for rgb in scenes:
-            view = whole_view(rgb, side)
+            view = whole_view(rgb, segmenter)
             find_objects(view_masks(view, segmenter), view)
         middle = perf_counter()
         generator.generate(
@@ -173,6 +177,8 @@ def table(compared: Sequence[Compared]) -> Iterator[str]:
         )
     best, areas = (np.concatenate(part) for part in zip(*((c.best, c.areas) for c in compared), strict=True))
     ratio = np.median([one.generator_seconds / one.seconds for one in compared])
+    speed = sum(one.megapixels for one in compared) / sum(one.seconds for one in compared)
+    yield f"ours take {speed:.2f} Mpx/s"
     yield f"all: {_share(best)} of {len(best)} found at IoU {FOUND:g}; the median picture {ratio:.1f} times as fast"
     for low, high in itertools.pairwise(BANDS):
         within = best[(areas > low) & (areas <= high)]
@@ -202,23 +208,25 @@ def main() -> None:
     parser.add_argument("images", type=Path, nargs="*")
     parser.add_argument("--scenes", type=int, default=3)
     parser.add_argument("--vit-b", type=int, default=0, help="pictures to time a ViT-B generator on")
+    parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--quality", type=float, default=0.88)
     parser.add_argument("--stability", type=float, default=0.95)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
+    device = "cuda" if chosen.gpu else "cpu"
     sam = load_sam(chosen.checkpoint)
-    segmenter = open_segmenter(sam)
+    segmenter = open_segmenter(sam, chosen.gpu)
     segmenter.limits = segmenter.limits._replace(quality=chosen.quality, stability=chosen.stability)
     generator = SamAutomaticMaskGenerator(
-        sam, pred_iou_thresh=chosen.quality, stability_score_thresh=chosen.stability
+        sam.to(device), pred_iou_thresh=chosen.quality, stability_score_thresh=chosen.stability
     )
     side = segmenter.view_px
-    view_masks(whole_view(scene(FIRST_SEED - 1, side).rgb, side), segmenter)  # compiles
+    view_masks(whole_view(scene(FIRST_SEED - 1, side).rgb, segmenter), segmenter)  # compiles
     compared = [compare(*one, segmenter, generator) for one in pictures(chosen.images, chosen.scenes, side)]
     if compared:
         print(*table(compared), sep="\n")
     if chosen.vit_b:
-        for line in beside_vit_b(segmenter, chosen.vit_b):
+        for line in beside_vit_b(segmenter, chosen.vit_b, device):
             print(line, flush=True)
 
 
