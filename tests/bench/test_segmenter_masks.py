@@ -1,4 +1,6 @@
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ pytest.importorskip("segment_anything", reason="the peer needs the extra 'train'
 
 from segmenter_masks import Compared, best_iou, full_size, pictures, table, whole_view
 
+from lithostream.engine.core.segmenter import Segmenter
 from lithostream.engine.core.segmenter.masks import no_masks
 
 
@@ -35,14 +38,15 @@ def test_pictures_are_shrunk_into_a_view(tmp_path: Path) -> None:
     Image.fromarray(np.full((100, 300, 3), 7, np.uint8)).save(tmp_path / "core.png")
     (name, rgb), (other, drawn) = *pictures([tmp_path / "core.png"], 0, 96), *pictures([], 1, 96)
     assert (name, rgb.shape, other, drawn.shape) == ("core.png", (32, 96, 3), "scene 0", (96, 96, 3))
-    view = whole_view(rgb, 96)
+    view = whole_view(rgb, cast(Segmenter, SimpleNamespace(view_px=96, on_gpu=False)))
     assert view.valid == (32, 96) and (view.rgb[:32] == 7).all() and not view.rgb[32:].any()
 
 
 def test_the_table_tells_shares_and_speeds() -> None:
     one = Compared("a", 0.25, 0.5, 10.0, 7, 3, np.array([0.001, 0.01, 0.1]), np.array([0.1, 0.9, 0.8]))
     none = Compared("b", 0.25, 0.5, 5.0, 0, 0, np.zeros(0), np.zeros(0))
-    _, first, second, whole, *bands = table([one, none])
+    _, first, second, speed, whole, *bands = table([one, none])
+    assert speed == "ours take 0.50 Mpx/s"
     assert first.split() == ["a", "3", "0.667", "7", "3", "2.00", "40.00", "20.0"]
     assert second.split()[:3] == ["b", "0", "-"]
     assert "0.667 of 3" in whole and "15.0 times" in whole
