@@ -19,8 +19,8 @@ APART, WITHIN = (
     0.8,
 )  # shares of the smaller mask that lie in the larger: at most, two objects; at least, a part
 SAME = 0.7  # a part over more of its object is the same object once more
-ISLAND = 0.1  # of a mask's largest piece; smaller pieces are left out
-GROUP = 0.5  # an object made up of better ones to this share is a group of them
+ISLAND = 0.3  # of a mask's largest piece; smaller pieces are left out
+GROUP = 0.7  # an object made up of better ones to this share is a group of them
 CONTRAST = 45.0  # colour difference to the rest of its object that makes a part a segment, in sample values
 
 Ints = npt.NDArray[np.int64]

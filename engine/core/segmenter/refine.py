@@ -15,7 +15,7 @@ from lithostream.kernels.segments import SegmentStats
 
 SPLIT_CELLS = 4  # a superpixel is cut by a mask's outline where both parts have as many cells of the mask
 SPLIT_SHARE = 0.2  # and are this part of it
-MERGE = 50.0  # colour difference, in sample values, of superpixels in no mask that are one region
+MERGE = 100.0  # colour difference, in sample values, of superpixels in no mask that are one region
 LESSER = 0.25  # of the area of an object beside it; a smaller region in no mask is a part of it that its mask left over
 SMALL = 0.25  # of a superpixel's mean area; smaller pieces join a neighbour
 
