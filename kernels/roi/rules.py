@@ -6,7 +6,7 @@ core, otherwise a void or the frame) or `FOREIGN`; any other code counts as fore
 `&` instead of `or` and `and` let the compiler judge many pixels at once.
 
 Which rule: `sediment` for split cores in line scans, on a dark background as well; `box` where rock of any colour
-lies in cardboard that may count as core; `white_tray`, `coloured_liner` and `divided_box` where the holder must go.
+lies in cardboard, which counts as core with all else that is not dark; `white_tray`, `coloured_liner` and `divided_box` where the holder must go.
 The last three are stated in OpenCV's HSV (`COLOR_RGB2HSV`: hue in half degrees, 0..255 otherwise) and tell every
 colour as `inRange` does, but for at most 0.04 % whose hue lies within 0.16 steps of where it is rounded up: OpenCV
 multiplies up to 5 * 255 by a reciprocal that is off by up to 0.5 / 4096.
@@ -114,9 +114,11 @@ def sediment(r: int, g: int, b: int) -> int:
 
 @compiled
 def box(r: int, g: int, b: int) -> int:
-    """Classify a pixel of a core box photograph; cardboard and wood look like rock and count as core."""
-    foreign = min(r, g, b) >= WHITE_LEVEL
-    return DARK if max(r, g, b) < BOX_DARK_LIMIT else (FOREIGN if foreign else CORE)
+    """Classify a pixel of a core box photograph; cardboard and wood look like rock and count as core.
+
+    So does white: a few bright grains of a conglomerate, taken for labels, would cost it whole rows.
+    """
+    return DARK if max(r, g, b) < BOX_DARK_LIMIT else CORE
 
 
 @compiled

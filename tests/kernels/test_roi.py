@@ -281,3 +281,7 @@ def test_core_box_keeps_fragments_and_drops_plug_holes(data_dir: DataDir) -> Non
     mask = core_roi(image.transpose(1, 0, 2), rule="box", crack_px=18).mask.T
     assert not mask[370:500, 1970:2110].any()  # inside the left plug hole
     assert mask[300:480, 1000:1300].mean() > 0.99  # rock beside it
+    with Image.open(folder / "images" / "S00128769.Cropped_Top_1.jpg") as picture:
+        image = np.asarray(picture)
+    rows = core_roi(image.transpose(1, 0, 2), rule="box", crack_px=18).rows
+    assert rows[300:5800].all()  # a conglomerate with white grains, whose fragments touch
