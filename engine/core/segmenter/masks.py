@@ -60,7 +60,7 @@ class Limits(NamedTuple):
 
     quality: float
     stability: float
-    overlap: float = 0.7
+    overlap: float = 0.8
     most: int = 1024
 
 
