@@ -59,8 +59,10 @@ class Workshop:
 
     @property
     def backend(self) -> str:
-        """Inference runtime and version that serves now."""
-        return self._lanes.tools[0].session.backend
+        """Inference runtime and version that serves now, and that of the segmenter where superpixels are refined."""
+        tools = self._lanes.tools[0]
+        beside = "" if tools.segmenter is None else f"; segmenter {tools.segmenter.backend}"
+        return tools.session.backend + beside
 
     @property
     def notes(self) -> list[str]:

@@ -24,7 +24,7 @@ TABLES = ("intervals.parquet", "tiles.parquet", "segments.parquet", "segments.ti
 class OneColour:
     """Gives for each point the part of the view that is of its colour."""
 
-    view_px = SIDE
+    view_px, backend = SIDE, "one colour"
 
     def __init__(self, _bundle: Bundle, *, gpu: bool = False) -> None:
         pass
@@ -62,6 +62,7 @@ def run(image: Path, out: Path, settings: RunSettings) -> tuple[Path, list[str]]
     record = runner.run([image], Path("bundle"), out, settings, lambda *_: None)
     assert not record.quarantined
     entry = record.sections[0]
+    assert str(entry["backend"]).endswith("; segmenter one colour") == bool(settings.refine)
     notes = entry["notes"]
     assert isinstance(notes, list)
     return out / str(entry["folder"]), notes

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -67,6 +68,15 @@ def test_what_a_study_cannot_begin_with_is_refused(tmp_path: Path, start: str) -
     file.write_text(f'start = "{start}"\n{TINY}')
     (tmp_path / "vit").mkdir()
     with pytest.raises(LithostreamError, match=f"{start}.*(is no folder|cannot be read)"):
+        study.train_segmenter(file, tmp_path / "out")
+
+
+def test_a_study_begins_with_no_other_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "tiny.toml"
+    file.write_text(f'start = "."\n{TINY}')
+    larger = SimpleNamespace(image_encoder=SimpleNamespace(img_size=1024))
+    monkeypatch.setattr(study, "load_sam", lambda _folder: larger)
+    with pytest.raises(ConfigError, match="is not the small network"):
         study.train_segmenter(file, tmp_path / "out")
 
 
