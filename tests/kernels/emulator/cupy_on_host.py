@@ -92,6 +92,8 @@ class ndarray:
         assert value.flags.c_contiguous and value.shape == self.shape and value.dtype == self.dtype
         moved["up"].append(self.nbytes)
         self._host[...] = value
+        if stream is not None:
+            stream.reads.append((value, value.copy()))
 
     def item(self) -> Any:
         return self._host.item()
@@ -240,11 +242,15 @@ class CUDARuntimeError(RuntimeError):
 
 
 class Stream:
-    """Work is done at once; a stream only records that it was entered."""
+    """Work is done at once; a stream only records that it was entered.
+
+    A copy from the host may read until the stream is waited for: what it reads must not change before.
+    """
 
     def __init__(self, non_blocking: bool = False) -> None:
         self.entered = 0
         self.ptr = 0
+        self.reads: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = []
 
     def __enter__(self) -> Self:
         self.entered += 1
@@ -254,7 +260,10 @@ class Stream:
         pass
 
     def synchronize(self) -> None:
-        pass
+        for source, was in self.reads:
+            if not np.array_equal(source, was):
+                raise RuntimeError("the host changed what a copy to the device was still reading")
+        self.reads.clear()
 
 
 class Device:
