@@ -6,7 +6,7 @@ stream of its own, and copies run from and to pinned memory, where a GPU does th
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from importlib import import_module
 from typing import Any, Final, Protocol
@@ -18,6 +18,7 @@ from lithostream.engine.errors import BackendError
 from lithostream.engine.inference.memory import typed_errors
 from lithostream.engine.io.images import Slab
 from lithostream.kernels.errors import BackendUnavailableError
+from lithostream.kernels.loader import failures
 
 Array = npt.NDArray[Any]
 
@@ -44,6 +45,10 @@ class Device(Protocol):
         """Return the array of this device on the host, once it is whole."""
         ...
 
+    def release(self) -> None:
+        """Give back memory that is kept for later; no lane works on the device any more."""
+        ...
+
 
 class Host:
     """The host itself: nothing is copied."""
@@ -61,6 +66,9 @@ class Host:
         """See `Device.download`."""
         return array
 
+    def release(self) -> None:
+        """See `Device.release`."""
+
 
 HOST: Final = Host()
 
@@ -74,7 +82,7 @@ class Gpu:
     Raises
     ------
     BackendError
-        Numba CUDA, whose kernels find core and cut tiles, is not installed.
+        Numba CUDA, whose kernels find core and cut tiles, is not installed, or the device is lost.
     """
 
     def __init__(self) -> None:
@@ -85,14 +93,15 @@ class Gpu:
             raise BackendError(
                 f"lanes on a GPU cannot run: {error}", fix="pip install 'lithostream[cuda13]'"
             ) from error
-        self._failures = (self._xp.cuda.runtime.CUDARuntimeError, *launch.failures())
-        self._stream = self._xp.cuda.Stream(non_blocking=True)
+        self._failures = (*failures(), *launch.failures())
+        with self._typed_errors():
+            self._stream = self._xp.cuda.Stream(non_blocking=True)
         self._pinned: Array = np.empty(0, np.uint8)
 
     @contextmanager
     def current(self) -> Iterator[None]:
         """See `Device.current`."""
-        with typed_errors("the GPU", *self._failures), self._stream:
+        with self._typed_errors(), self._stream:
             yield
 
     def upload(self, array: Array) -> Array:
@@ -111,6 +120,14 @@ class Gpu:
         array.get(stream=self._stream, out=staged)  # type: ignore[attr-defined]
         self._stream.synchronize()
         return staged.copy()
+
+    def release(self) -> None:
+        """See `Device.release`: what CuPy keeps is out of reach for other runtimes. A lost device has nothing to give."""
+        with suppress(*self._failures):
+            self._xp.get_default_memory_pool().free_all_blocks()
+
+    def _typed_errors(self) -> AbstractContextManager[None]:
+        return typed_errors("the GPU", *self._failures)
 
     def _staged(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
         """Pinned memory in the form of an array."""

@@ -28,9 +28,10 @@ Launch = Callable[..., None]
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """Return what Numba raises where a GPU fails; its simulator knows no such error."""
-    known = vars(import_module("numba.cuda.cudadrv.error"))
-    return (known["CudaDriverError"],) if "CudaDriverError" in known else ()
+    """Return what Numba raises where a GPU fails; its launches are those of cuda.core, whose error is not Numba's."""
+    own = vars(import_module("numba.cuda.cudadrv.error")).values()
+    kinds = [kind for kind in own if isinstance(kind, type) and issubclass(kind, Exception)]
+    return *kinds, import_module("cuda.core._utils.cuda_utils").CUDAError
 
 
 def kernel(function: Callable[..., None]) -> Any:

@@ -4,6 +4,7 @@ The build leaves `cuda.fatbin` beside a room's `cuda.cu` where it found nvcc. It
 any other GPU, and any build without nvcc, compiles the same source by NVRTC at first use (CuPy keeps the result).
 """
 
+import hashlib
 from functools import cache
 from importlib import import_module
 from importlib.resources import as_file, files
@@ -26,6 +27,17 @@ def cupy() -> Any:
         raise BackendUnavailableError(
             f"CuPy cannot be imported ({error}): install lithostream with the extra [cuda13]"
         ) from error
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """Return what CuPy raises where a GPU fails: its launches raise errors of the driver, not of the runtime."""
+    cuda = cupy().cuda
+    return (
+        cuda.runtime.CUDARuntimeError,
+        cuda.driver.CUDADriverError,
+        cuda.nvrtc.NVRTCError,
+        cuda.compiler.CompileException,
+    )
 
 
 def gpu_module(room: str) -> Any:
@@ -54,5 +66,8 @@ def _load(room: str, device: int) -> Any:
         with as_file(binary) as path:
             return xp.RawModule(path=str(path))
     with as_file(folder / "cuda.cu") as path:
-        includes = (f"-I{path.parent}", f"-I{path.parent.parent}")
-        return xp.RawModule(code=path.read_text(encoding="utf-8"), options=(*OPTIONS, *includes))
+        folders = path.parent, path.parent.parent
+        headers = [header.read_bytes() for one in folders for header in sorted(one.glob("*.h"))]
+        # CuPy keeps what it compiled by source and options alone: another header must not find the old code.
+        code = f"{path.read_text(encoding='utf-8')}\n// {hashlib.sha256(b''.join(headers)).hexdigest()}\n"
+        return xp.RawModule(code=code, options=(*OPTIONS, *(f"-I{one}" for one in folders)))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -285,7 +286,8 @@ def _cell_means(
     if len(rows) < 2:
         return np.zeros((0, len(cols) - 1))
     xp = array_module(mask)
-    used = mask[: rows[-1], : cols[-1]].astype(np.int64)
-    sums = xp.add.reduceat(xp.add.reduceat(used, xp.asarray(rows[:-1])), xp.asarray(cols[:-1]), axis=1)
+    # Along rows by counting: CuPy's `reduceat` scans all that it is given, in copies of 64 bits a value.
+    across = [xp.count_nonzero(mask[: rows[-1], left:right], axis=1) for left, right in pairwise(cols)]
+    sums = xp.add.reduceat(xp.stack(across, axis=1), xp.asarray(rows[:-1]))
     means: npt.NDArray[np.float64] = to_host(sums) / np.outer(np.diff(rows), np.diff(cols))
     return means

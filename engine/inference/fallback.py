@@ -6,13 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lithostream.engine.bundle import Bundle
-from lithostream.engine.errors import (
-    BackendError,
-    BackendMemoryError,
-    BundleError,
-    LithostreamError,
-    StoppedError,
-)
+from lithostream.engine.errors import BackendError, BackendMemoryError, BundleError, LithostreamError
 from lithostream.engine.inference import Session
 from lithostream.engine.inference.choose import Choice, halves
 from lithostream.engine.inference.runtimes import open_gated
@@ -67,29 +61,21 @@ class ServingSession:
         """See `Session.infer`."""
         return self._session.infer(tiles)
 
-    def retreat(self, error: BackendError) -> None:
+    def retreat(self, error: BackendError | BundleError) -> None:
         """Let another session serve: of less memory where that ran out, else of another backend.
 
         Raises
         ------
-        BackendMemoryError
-            `error`, where none is left.
-        StoppedError
-            None is left, and memory is not why: a new process may reach the device again.
+        BackendError, BundleError
+            `error`, or what ended the last attempt, where none is left.
         """
         del self._session  # its memory first
         self.notes.append(error.reason)
         why = "out of memory"
         if not isinstance(error, BackendMemoryError):
-            why = f"{self._name} answers no more"
+            why = f"{self._name} is given up"
             self._drop(self._name)
-        try:
-            self._session = self._next(error)
-        except BackendMemoryError:
-            raise
-        except LithostreamError as last:
-            reason = f"{last.reason}; no other backend may serve: finished sections are whole"
-            raise StoppedError(reason, fix="check the device, then run the same command again") from last
+        self._session = self._next(error)
         self.notes.append(f"{why}: went on with {self.backend}, {self._batch} tiles per call")
 
     def _next(self, first: LithostreamError | None = None) -> Session:

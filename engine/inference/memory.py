@@ -5,7 +5,10 @@ from contextlib import contextmanager
 
 from lithostream.engine.errors import BackendError, BackendMemoryError
 
-SIGNS = ("bad_alloc", "failed to allocate", "out of memory", "cannot allocate", "cudaerrormemoryallocation")
+SIGNS = (
+    *("bad_alloc", "failed to allocate", "out of memory", "cannot allocate"),
+    *("cudaerrormemoryallocation", "cuda_error_out_of_memory"),
+)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from lithostream.engine.inference.memory import typed_errors
 from lithostream.engine.machine import versions
 from lithostream.engine.manifest import Precision
 from lithostream.kernels.arrays import check_array, on_gpu
+from lithostream.kernels.loader import failures
 
 OUTPUTS = ("properties", "distance")
 BUILDS = ("onnxruntime", "onnxruntime-gpu")
@@ -144,6 +145,7 @@ class OnnxRuntimeCudaSession:
         """See `Session.infer`."""
         given, step = on_gpu(tiles=tiles), len(self._tiles)
         check_array("tiles", tiles, dtype=np.uint8, shape=(None, *self._tile))
+        tiles = tiles if given else np.ascontiguousarray(tiles)  # which outlives the copies that read it
         with self._errors():
             results = [self._xp.empty((len(tiles), *one.shape[1:]), np.float32) for one in self._found]
             for start in range(0, len(tiles), step):
@@ -156,7 +158,7 @@ class OnnxRuntimeCudaSession:
 
     def _errors(self) -> AbstractContextManager[None]:
         """Turn what ONNX Runtime and CuPy raise into typed errors; a lost device shows itself to either first."""
-        return runtime_errors(self._xp.cuda.runtime.CUDARuntimeError)
+        return runtime_errors(*failures())
 
     def _fits(self, part: Any) -> bool:
         whole = len(part) == len(self._tiles) and part.flags.c_contiguous
@@ -167,7 +169,7 @@ class OnnxRuntimeCudaSession:
             self._tiles[: len(part)] = part
         else:
             stream = self._xp.cuda.get_current_stream()
-            self._tiles[: len(part)].set(np.ascontiguousarray(part), stream=stream)
+            self._tiles[: len(part)].set(part, stream=stream)
         return self._tiles
 
     def _run(self, tiles: Any) -> None:

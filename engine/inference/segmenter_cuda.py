@@ -19,6 +19,8 @@ from lithostream.engine.inference.onnxruntime import (
     start_on_cuda,
 )
 from lithostream.engine.inference.segmenter import Floats, SegmenterSession
+from lithostream.kernels.arrays import on_gpu
+from lithostream.kernels.loader import failures
 
 CUDA_PROMPTS = 64
 """Prompts a call: on a GPU the launches of a call take longer than the work for one prompt."""
@@ -53,9 +55,11 @@ class SegmenterCudaSession(SegmenterSession):
 
     def encode(self, view: npt.NDArray[np.uint8], valid: tuple[int, int]) -> None:
         """See `SegmenterSession.encode`."""
-        with _errors():
-            _put(view, self._view[0])
-            _put(np.array(valid, np.int64), self._valid)
+        shown = view if on_gpu(view=view) else np.ascontiguousarray(view)
+        shown_px = np.array(valid, np.int64)
+        with _errors():  # both outlive the copies that read them, for which `run` waits
+            _put(shown, self._view[0])
+            _put(shown_px, self._valid)
             self._encoding.run()
 
     def _missing(self) -> str | None:
@@ -139,12 +143,12 @@ class _BoundGraph:
 
 def _errors() -> AbstractContextManager[None]:
     """Turn what ONNX Runtime and CuPy raise into typed errors."""
-    return runtime_errors(import_module("cupy").cuda.runtime.CUDARuntimeError)
+    return runtime_errors(*failures())
 
 
 def _put(value: npt.NDArray[Any], target: Any) -> None:
     """Fill an array of the device, on the current stream."""
     if isinstance(value, np.ndarray):
-        target.set(np.ascontiguousarray(value), stream=import_module("cupy").cuda.get_current_stream())
+        target.set(value, stream=import_module("cupy").cuda.get_current_stream())
     else:
         target[...] = value

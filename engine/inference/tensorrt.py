@@ -28,6 +28,7 @@ from lithostream.engine.inference.tensorrt_plan import (
 )
 from lithostream.engine.manifest import Precision
 from lithostream.kernels.arrays import check_array, on_gpu
+from lithostream.kernels.loader import failures
 
 OLDEST, NEWEST_MAJOR = (10, 1), 11
 DRIVER = Path("/proc/driver/nvidia/version")
@@ -47,7 +48,7 @@ def missing() -> str | None:
     try:
         xp = import_module("cupy")
     except ImportError:
-        return "CuPy is not installed: pip install cupy-cuda13x"
+        return "CuPy is not installed: pip install 'cupy-cuda13x[ctk]'"
     return None if xp.cuda.is_available() else "no CUDA device answers: check the driver with nvidia-smi"
 
 
@@ -172,6 +173,7 @@ class TensorRtSession:
         """
         given, xp = on_gpu(tiles=tiles), self._xp
         check_array("tiles", tiles, dtype=np.uint8, shape=(None, *self._tile))
+        tiles = tiles if given else np.ascontiguousarray(tiles)  # which outlives the copies that read it
         step = self._buckets[-1].size
         with self._typed_errors():
             properties = xp.empty((len(tiles), self._targets), np.float32)
@@ -194,7 +196,7 @@ class TensorRtSession:
         if given:
             self._input[: len(part)] = part
         else:
-            self._input[: len(part)].set(np.ascontiguousarray(part), stream=self._stream)
+            self._input[: len(part)].set(part, stream=self._stream)
         bucket = next(one for one in self._buckets if one.size >= len(part))
         bucket.replay(self._input.data.ptr)
 
@@ -263,7 +265,7 @@ class TensorRtSession:
         return Bucket(count, context, self._xp, self._stream, self._log.errors)
 
     def _typed_errors(self) -> AbstractContextManager[None]:
-        return typed_errors("TensorRT", self._xp.cuda.runtime.CUDARuntimeError)
+        return typed_errors("TensorRT", *failures())
 
     def _check_signature(self, file: Path) -> None:
         engine, kinds = self._engine, self._trt.DataType

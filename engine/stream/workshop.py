@@ -17,7 +17,7 @@ from lithostream.engine.core.row_source import RowSource
 from lithostream.engine.core.section import Section
 from lithostream.engine.core.segmenter import Segmenter
 from lithostream.engine.device import open_device
-from lithostream.engine.errors import BackendError
+from lithostream.engine.errors import BackendError, BackendMemoryError, BundleError, StoppedError
 from lithostream.engine.inference import open_sessions
 from lithostream.engine.inference.fallback import ServingSession
 from lithostream.engine.inference.onnxruntime import missing_cuda
@@ -94,19 +94,38 @@ class Workshop:
         )
 
     def retreat(self, error: BackendError) -> None:
-        """Let other sessions serve, see `ServingSession.retreat`; the section in hand is to be done again as a whole."""
-        sessions = [tools.session for tools in self._lanes.tools]
+        """Let other sessions serve, see `ServingSession.retreat`; the section in hand is to be done again as a whole.
+
+        Raises
+        ------
+        BackendMemoryError
+            `error`, where none is left.
+        StoppedError
+            None is left, and memory is not why: a new process may reach the device again.
+        """
         self._lanes.close()
-        for session in sessions:
-            session.retreat(error)
-        self._lanes = self._opened(sessions)
+        for tools in self._lanes.tools:
+            tools.device.release()
+        sessions = [tools.session for tools in self._lanes.tools]
+        try:
+            for session in sessions:
+                session.retreat(error)
+            self._lanes = self._opened(sessions)
+        except BackendMemoryError:
+            raise
+        except (BackendError, BundleError) as last:
+            reason = f"{last.reason}; no other backend may serve: finished sections are whole"
+            raise StoppedError(reason, fix="check the device, then run the same command again") from last
 
     def _opened(self, sessions: Sequence[ServingSession]) -> Lanes[Tools[ServingSession]]:
         """Put lanes where their sessions are, or let others serve where a lane cannot be."""
         while True:
             try:
                 return Lanes([self._tools(session) for session in sessions], self._warm)
-            except BackendError as error:
+            except (
+                BackendError,
+                BundleError,
+            ) as error:  # the latter where the segmenter misses its golden cases
                 if not any(session.on_gpu for session in sessions):
                     raise
                 for session in sessions:
@@ -125,8 +144,12 @@ class Workshop:
         if not tools.session.on_gpu:
             return
         with tools.device.current():
+            golden = self.bundle.golden_tiles
             for _ in range(2):
-                tools.session.infer(tools.device.upload(self.bundle.golden_tiles))
+                tools.session.infer(
+                    golden
+                )  # by way of the session's own memory, which is what a CUDA graph reads
+                tools.session.infer(tools.device.upload(golden))
                 if tools.segmenter is not None:
                     side = tools.segmenter.view_px
                     view = tools.device.upload(np.zeros((side, side, 3), np.uint8))

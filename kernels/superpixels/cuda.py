@@ -112,7 +112,7 @@ def _cluster(image: Any, mask: Any | None, plan: SeedGrid, clusters: Any, launch
     sums = xp.zeros((count, CLUSTER_SUMS), np.uint64)
     weights = np.int32(plan.weight), np.int32(plan.unit)
     sizes = (np.int32(n) for n in (channels, pitch, height, width, rows, cols))
-    masked = np.int32(mask is not None)  # CuPy passes None as no argument at all, not as a null pointer
+    masked = np.int32(mask is not None)  # else the image fills the place of a pointer that is never read
     picture = image, image if mask is None else mask, masked, *sizes, *weights
 
     def round_over(first: int, stride: int, seeding: bool) -> None:

@@ -4,7 +4,7 @@ import shutil
 import threading
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import cupy_on_host
@@ -23,12 +23,15 @@ from lithostream.engine.core.lane import Tools, process_window
 from lithostream.engine.core.section import Section
 from lithostream.engine.core.synthetic import generate, write
 from lithostream.engine.device import HOST, Gpu, open_device
-from lithostream.engine.errors import BackendError, BackendMemoryError
+from lithostream.engine.errors import BackendError, BackendMemoryError, BundleError
+from lithostream.engine.inference import fallback
+from lithostream.engine.inference.choose import Choice
 from lithostream.engine.inference.onnxruntime import OnnxRuntimeSession
 from lithostream.engine.io.discover import discover
 from lithostream.engine.stream import workshop
 from lithostream.engine.stream.runner import run
 from lithostream.kernels import loader
+from lithostream.kernels.arrays import on_gpu
 from lithostream.kernels.errors import BackendUnavailableError
 
 
@@ -110,6 +113,12 @@ def test_what_fails_on_the_gpu_is_typed(
     for raised, kind in (
         (cupy.cuda.memory.OutOfMemoryError("Out of memory allocating 12 bytes"), BackendMemoryError),
         (cupy.cuda.runtime.CUDARuntimeError("cudaErrorLaunchFailure"), BackendError),
+        (
+            cupy.cuda.driver.CUDADriverError("CUDA_ERROR_ILLEGAL_ADDRESS"),
+            BackendError,
+        ),  # which launches raise
+        (cupy.cuda.driver.CUDADriverError("CUDA_ERROR_OUT_OF_MEMORY"), BackendMemoryError),
+        (cupy.cuda.compiler.CompileException("no such header"), BackendError),
     ):
 
         def fail(*_: object, error: Exception = raised) -> None:
@@ -121,8 +130,18 @@ def test_what_fails_on_the_gpu_is_typed(
         assert isinstance(caught.value, BackendMemoryError) == (kind is BackendMemoryError)
 
 
+def test_a_gpu_that_gives_no_stream_is_a_typed_error(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(**_: object) -> None:
+        raise cupy.cuda.runtime.CUDARuntimeError("cudaErrorIllegalAddress")
+
+    monkeypatch.setattr(cupy.cuda, "Stream", lost)
+    with pytest.raises(BackendError, match="the GPU fails: cudaErrorIllegalAddress"):
+        Gpu()
+
+
 def test_a_whole_run_gives_the_tables_of_the_host(
     cupy: ModuleType,
+    bundle: Bundle,
     bundle_path: Path,
     tmp_path: Path,
     session: OnnxRuntimeSession,
@@ -130,7 +149,7 @@ def test_a_whole_run_gives_the_tables_of_the_host(
 ) -> None:
     image = write(generate(8, length_cm=12.0, width_cm=3.0, px_per_cm=20.0), tmp_path)
     settings = RunSettings(threads=1, refine=True, window_cm=4.0, backend="onnxruntime")
-    serving: Any = OnGpu(session)
+    serving: Any = OnGpu(session, warm=bundle.golden_tiles)
     serving.on_gpu, serving.precision, serving.notes = True, "fp32", []
     tables = []
     for name in ("host", "gpu"):
@@ -159,10 +178,10 @@ class Moving:
     def __init__(self, full: bool = False) -> None:
         self.on_gpu, self._full = True, full
         self.left: list[BackendError] = []
-        self.served: list[str] = []
+        self.served: list[tuple[str, bool]] = []
 
     def infer(self, tiles: Any) -> None:
-        self.served.append(threading.current_thread().name)
+        self.served.append((threading.current_thread().name, on_gpu(tiles=tiles)))
         if self._full:
             raise BackendMemoryError("full", fix="x")
 
@@ -172,7 +191,7 @@ class Moving:
 
 
 def test_a_lane_is_where_its_session_is(
-    cupy: ModuleType, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+    cupy: Any, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert open_device(False) is HOST and isinstance(open_device(True), Gpu)
     sessions = [Moving(), Moving()]
@@ -184,34 +203,68 @@ def test_a_lane_is_where_its_session_is(
     made.retreat(lost)
     assert [tools.device for tools in made._lanes.tools] == [HOST, HOST]
     assert [session.left for session in sessions] == [[lost], [lost]]
-    threads = [session.served for session in sessions]
-    assert [len(set(names)) for names in threads] == [1, 1] and threads[0] != threads[1]
-    assert len(threads[0]) == 2 and threads[0][0].startswith(
-        "lane"
-    )  # warm before any window, on the GPU alone
+    assert cupy.get_default_memory_pool().given_back == 2  # of each lane, before another runtime begins
+    threads = [{name for name, _ in session.served} for session in sessions]
+    assert [len(names) for names in threads] == [1, 1] and threads[0] != threads[1]
+    assert threads[0].pop().startswith("lane")
+    warm = [there for _, there in sessions[0].served]
+    assert warm == [False, True, False, True]  # twice by each way before any window, on the GPU alone
     made.close()
 
 
-def test_all_lanes_leave_a_gpu_that_one_of_them_cannot_use(
+def test_a_lost_gpu_has_no_memory_to_give_back(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost() -> None:
+        raise cupy.cuda.runtime.CUDARuntimeError("cudaErrorIllegalAddress")
+
+    monkeypatch.setattr(cupy.get_default_memory_pool(), "free_all_blocks", lost)
+    Gpu().release()
+
+
+def test_all_lanes_leave_a_gpu_that_draws_other_masks(
     cupy: ModuleType, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sessions = [Moving(), Moving(full=True)]
+    class Segmenter:
+        def __init__(self, _bundle: Bundle, *, gpu: bool) -> None:
+            if gpu:
+                raise BundleError("misses the segmenter's golden cases", fix="x")
+
+    sessions = [Moving(), Moving()]
     monkeypatch.setattr(workshop, "open_sessions", lambda *_, **__: sessions)
+    monkeypatch.setattr(workshop, "Segmenter", Segmenter)
+    monkeypatch.setattr(workshop, "missing_cuda", lambda: None)
+    monkeypatch.setattr(Bundle, "refines", lambda *_: True)
     made = workshop.Workshop(bundle_path, RunSettings())
     assert [tools.device for tools in made._lanes.tools] == [HOST, HOST]
-    assert [session.left[0].reason for session in sessions] == ["full", "full"]
+    assert all("golden cases" in session.left[0].reason for session in sessions)
     made.close()
 
 
-def test_without_numba_cuda_the_processor_serves(
-    cupy: ModuleType, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def no_numba_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> ModuleType:
         if name.endswith("launch"):
             raise BackendUnavailableError("Numba CUDA cannot be imported")
         return import_module(name)
 
     monkeypatch.setattr(device, "import_module", missing)
+
+
+@pytest.mark.usefixtures("no_numba_cuda")
+def test_a_gpu_asked_for_by_name_that_cannot_serve_is_told_before_any_section(
+    cupy: ModuleType, bundle: Bundle, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fallback, "open_gated", lambda *_, **__: SimpleNamespace(session=Moving()))
+    choice = Choice(order=("onnxruntime-cuda",), why="")
+    session = fallback.ServingSession(bundle, choice, batch=1, threads=1, precision="fp32")
+    monkeypatch.setattr(workshop, "open_sessions", lambda *_, **__: [session])
+    with pytest.raises(BackendError, match="Numba CUDA cannot be imported"):
+        workshop.Workshop(bundle_path, RunSettings(threads=1))
+
+
+@pytest.mark.usefixtures("no_numba_cuda")
+def test_without_numba_cuda_the_processor_serves(
+    cupy: ModuleType, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     session = Moving()
     monkeypatch.setattr(workshop, "open_sessions", lambda *_, **__: [session])
     made = workshop.Workshop(bundle_path, RunSettings(threads=1))

@@ -66,6 +66,13 @@ def test_full_batches_of_gpu_tiles_are_read_where_they_lie(cupy: Any, bundle: Bu
         np.testing.assert_array_equal(got.get(), wanted)
 
 
+def test_what_is_copied_outlives_the_copy(cupy: Any, bundle: Bundle) -> None:
+    session, tiles = opened(bundle), bundle.golden_tiles[:, ::-1]
+    want = session.infer(np.ascontiguousarray(tiles))
+    for got, wanted in zip(session.infer(tiles), want, strict=True):
+        np.testing.assert_array_equal(got, wanted)
+
+
 def test_settings_that_keep_the_digits(cupy: Any, bundle: Bundle) -> None:
     opened(bundle)
     ((name, options),) = Session.asked

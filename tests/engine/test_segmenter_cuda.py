@@ -103,7 +103,7 @@ def test_masks_are_those_of_the_host_wherever_the_view_lies(
     asked = points[: PROMPTS + 4], boxes[: PROMPTS + 4]
     want = on_host.masks(view, *asked, valid=valid)
     assert len(want.quality) > 3
-    for given in (view, cupy.asarray(view)):
+    for given in (view, np.asfortranarray(view), cupy.asarray(view)):
         same(on_gpu.masks(given, *asked, valid=valid), want)
         same(on_host.masks(given, *asked, valid=valid), want)
     assert len(on_gpu.masks(cupy.asarray(view), points[:0]).quality) == 0

@@ -245,7 +245,7 @@ def test_what_is_missing_is_named(trt: Any, xp: Any, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(xp.cuda, "is_available", lambda: False)
     assert "no CUDA device" in str(missing())
     monkeypatch.setitem(sys.modules, "cupy", None)
-    assert "pip install cupy-cuda13x" in str(missing())
+    assert "pip install 'cupy-cuda13x[ctk]'" in str(missing())
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     assert "pip install tensorrt-cu13" in str(missing())
 

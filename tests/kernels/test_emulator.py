@@ -1,11 +1,15 @@
 """The emulator itself: if it let a wrong kernel pass, every test built on it would be worth nothing."""
 
+import inspect
+import re
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any
 
 import cupy_on_host
 import numpy as np
 import pytest
+from cupy_signatures import FUNCTIONS, METHODS, VIEWS, reduceat
 
 SOURCE = """
 #include "gpu.h"
@@ -133,3 +137,82 @@ def test_no_silent_way_to_numpy(cupy: ModuleType) -> None:
         np.asarray(cupy.zeros(3))
     with pytest.raises(TypeError, match="Unsupported type"):
         cupy.zeros(3) + np.zeros(3)
+
+
+def test_numbers_of_numpy_are_arrays_without_an_axis(cupy: ModuleType) -> None:
+    flags = cupy.asarray(np.array([True, False, True]))
+    for found in (cupy.count_nonzero(flags), flags.sum(), flags.any(), flags[0]):
+        assert isinstance(found, cupy_on_host.ndarray) and found.shape == ()
+    assert int(cupy.count_nonzero(flags)) == 2
+
+
+def test_only_what_cupy_has(cupy: ModuleType) -> None:
+    values = cupy.zeros((2, 3), np.int64)
+    for function, given in ((values.sum, ()), (cupy.count_nonzero, (values,)), (cupy.stack, ([values],))):
+        function(*given, axis=0)
+        with pytest.raises(TypeError, match="unexpected keyword"):
+            function(*given, axis=0, where=True)
+    assert not hasattr(cupy.maximum, "reduceat") and not hasattr(cupy, "divmod")  # CuPy has the latter
+    with pytest.raises(AssertionError, match="contiguous arrays alone"):
+        cupy.zeros((4, 4))[:, ::2].set(np.zeros((4, 2)), stream=cupy.cuda.Stream())
+
+
+def names_of(function: Any) -> list[str]:
+    """Parameters as CuPy's source has them; a compiled method tells them in its documentation."""
+    try:
+        return list(inspect.signature(function).parameters)
+    except ValueError:
+        given = re.match(r"\w+\.\w+\((.*?)\)", function.__doc__)
+        assert given is not None
+        return [part.split("=")[0].lstrip("*") for part in given[1].split(", ")]
+
+
+def test_parameters_are_those_of_cupy() -> None:
+    cupy = pytest.importorskip("cupy", reason="needs CuPy, though no GPU: the extra [cuda13]")
+    there = [(like, getattr(cupy, name)) for name, like in FUNCTIONS.items()]
+    there += [(like, getattr(cupy.ndarray, name)) for name, like in {**METHODS, **VIEWS}.items()]
+    for like, real in there:
+        assert isinstance(real, cupy.ufunc) or names_of(like) == names_of(real)
+    assert ["self", *names_of(reduceat)] == names_of(cupy.add.reduceat)
+    for path in ("runtime.CUDARuntimeError", "driver.CUDADriverError", "nvrtc.NVRTCError"):
+        where, _, name = path.partition(".")
+        assert issubclass(getattr(getattr(cupy.cuda, where), name), RuntimeError)
+    assert not issubclass(cupy.cuda.driver.CUDADriverError, cupy.cuda.runtime.CUDARuntimeError)
+
+
+def test_each_thread_has_its_current_stream(cupy: ModuleType) -> None:
+    default, own = cupy.cuda.get_current_stream(), cupy.cuda.Stream(non_blocking=True)
+    with own, ThreadPoolExecutor(1) as other:
+        assert cupy.cuda.get_current_stream() is own
+        assert other.submit(cupy.cuda.get_current_stream).result() is default
+    assert cupy.cuda.get_current_stream() is default
+
+
+def test_what_a_copy_reads_must_stay_as_it_is(cupy: ModuleType) -> None:
+    stream, target, source = cupy.cuda.Stream(), cupy.zeros(4), np.ones((2, 4))
+    target.set(source[1], stream=stream)
+    stream.synchronize()
+    target.set(source[1], stream=stream)
+    source[1, 2] = 5
+    with pytest.raises(RuntimeError, match="changed what a copy"):
+        stream.synchronize()
+    target.set(source[1] + 1, stream=stream)
+    with pytest.raises(RuntimeError, match="gave up what a copy"):
+        stream.synchronize()
+    stream.synchronize()
+
+
+@pytest.mark.parametrize(("asked", "given"), [(1, 512), (512, 512), (513, 1024), (3000, 4096)])
+def test_pinned_memory_is_longer_than_asked(cupy: ModuleType, asked: int, given: int) -> None:
+    assert len(cupy.cuda.alloc_pinned_memory(asked)) == given
+
+
+@pytest.mark.parametrize(
+    ("grid", "block", "shared"),
+    [((0,), (32,), 0), ((1, 65536), (32,), 0), ((1,), (1025,), 0), ((1,), (32,), 49153)],
+)
+def test_limits_of_a_launch(
+    cupy: ModuleType, kernels: Any, grid: tuple[int, ...], block: tuple[int, ...], shared: int
+) -> None:
+    with pytest.raises(ValueError, match=r"last_writer: no (grid|block)"):
+        kernels.get_function("last_writer")(grid, block, (cupy.empty(1, np.int32),), shared_mem=shared)

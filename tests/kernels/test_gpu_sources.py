@@ -74,6 +74,24 @@ def test_fatbin_where_it_fits_else_the_source(
     assert hasattr(loader.gpu_module("room"), way)
 
 
+def test_cupy_keeps_no_code_of_other_headers(
+    monkeypatch: pytest.MonkeyPatch, cupy: ModuleType, tmp_path: Path
+) -> None:
+    room = tmp_path / "room"
+    room.mkdir()
+    (room / "cuda.cu").write_text("// the same\n")
+    monkeypatch.setattr(loader, "files", lambda package: tmp_path)
+    monkeypatch.setattr(cupy, "RawModule", lambda **given: SimpleNamespace(**given))
+    codes = []
+    for header in (room / "sums.h", tmp_path / "gpu.h"):
+        for text in ("// one\n", "// other\n", "// other\n"):
+            header.write_text(text)
+            loader._load.cache_clear()
+            codes.append(loader.gpu_module("room").code)
+    assert all(code.startswith("// the same\n") for code in codes)
+    assert [len(set(codes[k : k + 2])) for k in range(5)] == [2, 1, 2, 2, 1]
+
+
 @pytest.mark.skipif(NVCC is None or not SOURCES, reason="the build makes fatbins only where nvcc is")
 def test_the_build_left_fatbins() -> None:
     from importlib.resources import files

@@ -104,6 +104,18 @@ def test_compiles_to_machine_code(monkeypatch: pytest.MonkeyPatch, arch: str) ->
     assert code[:4] == b"\x7fELF"
 
 
+def test_what_fails_is_known() -> None:
+    require_numba_cuda()
+    from cuda.core._utils.cuda_utils import CUDAError
+    from numba.cuda.cudadrv.driver import CudaAPIError
+    from numba.cuda.cudadrv.error import CudaSupportError, NvvmSupportError
+
+    from lithostream.kernels.launch import failures
+
+    for kind in (CUDAError, CudaAPIError, CudaSupportError, NvvmSupportError):
+        assert issubclass(kind, failures())
+
+
 def test_without_numba_cuda_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "numba_cuda", None)
     monkeypatch.delitem(sys.modules, "lithostream.kernels.launch", raising=False)

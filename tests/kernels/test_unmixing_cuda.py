@@ -161,7 +161,7 @@ def test_more_spectra_than_a_launch_takes(
     want = bytes_of(solve(spectra, endmembers))
     monkeypatch.setattr(cuda, "TOGETHER", 32)
     monkeypatch.setattr(cuda, "SCRATCH_BYTES", 0)
-    monkeypatch.setattr(cupy_on_host.Device, "attributes", {"MultiProcessorCount": 1})
+    monkeypatch.setattr(cupy.cuda.Device, "attributes", {"MultiProcessorCount": 1})
     assert bytes_of(solve(spectra, endmembers)) == want
 
 

@@ -1,5 +1,6 @@
-"""As much of CuPy as the kernels use, on the host: arrays that no NumPy function accepts, and the `.cu` code run
+"""As much of CuPy as the project uses, on the host: arrays that no NumPy function accepts, and the `.cu` code run
 by `cuda_on_host.h`. An array is surrounded by guard bytes, checked after every launch, and starts as garbage.
+Functions take what `cupy_signatures` says that CuPy's take, and give arrays where NumPy's give numbers.
 """
 
 import ctypes
@@ -9,17 +10,22 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from cupy_signatures import FUNCTIONS, METHODS, VIEWS, reduceat
+from cupy_streams import Stream, cuda_on_host
 
 HERE = Path(__file__).parent
 BUILDS = Path(tempfile.gettempdir()) / "lithostream-cuda-on-host"
 GUARD = 512
 POISON = 0xA5
+LARGEST_GRID = (2**31 - 1, 65535, 65535)
+MOST_THREADS, MOST_SHARED = 1024, 48 << 10
 KERNEL = re.compile(r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(')
 order = 0
 """How blocks and threads are ordered: 0 forwards, 1 backwards, above: shuffled by this seed."""
@@ -80,7 +86,7 @@ class ndarray:
     def __setitem__(self, key: Any, value: Any) -> None:
         self._host[_unwrap(key)] = _unwrap(value)
 
-    def get(self, stream: "Stream | None" = None, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
+    def get(self, *, stream: Stream | None = None, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
         moved["down"].append(self.nbytes)
         if out is None:
             return self._host.copy()
@@ -88,12 +94,12 @@ class ndarray:
         out[...] = self._host
         return out
 
-    def set(self, value: npt.NDArray[Any], stream: "Stream | None" = None) -> None:
+    def set(self, value: npt.NDArray[Any], *, stream: Stream) -> None:
+        assert self._host.flags.c_contiguous, "CuPy sets contiguous arrays alone"
         assert value.flags.c_contiguous and value.shape == self.shape and value.dtype == self.dtype
         moved["up"].append(self.nbytes)
         self._host[...] = value
-        if stream is not None:
-            stream.reads.append((value, value.copy()))
+        stream.will_read(value)
 
     def item(self) -> Any:
         return self._host.item()
@@ -115,56 +121,53 @@ def _unwrap(value: Any) -> Any:
 
 
 def _wrap(value: Any) -> Any:
-    if isinstance(value, np.ndarray | np.generic):
+    if isinstance(
+        value, np.ndarray | np.generic | bool | int | float
+    ):  # numbers of NumPy are arrays of no axis
         return asarray(np.asarray(value))
     if isinstance(value, tuple):
         return tuple(_wrap(v) for v in value)
     return value
 
 
-def _through(function: Callable[..., Any]) -> Callable[..., Any]:
+def _through(function: Callable[..., Any], like: Callable[..., None] | None = None) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
+        if like is not None:
+            signature(like).bind(*args, **kwargs)
         return _wrap(function(*map(_unwrap, args), **{k: _unwrap(v) for k, v in kwargs.items()}))
 
     return call
 
 
-def _view(function: Callable[..., Any]) -> Callable[..., Any]:
+def _view(function: Callable[..., Any], like: Callable[..., None]) -> Callable[..., Any]:
     def call(self: ndarray, *args: Any, **kwargs: Any) -> Any:
+        signature(like).bind(self, *args, **kwargs)
         found = function(self._host, *map(_unwrap, args), **kwargs)
         return ndarray(found) if np.shares_memory(found, self._host) else asarray(found)
 
     return call
 
 
+def _in_place(function: Callable[..., Any]) -> Callable[..., Any]:
+    def call(self: ndarray, other: Any) -> ndarray:
+        function(self._host, _unwrap(other))
+        return self
+
+    return call
+
+
+BINARY = ["add", "sub", "mul", "truediv", "floordiv", "mod", "and", "or", "xor", "lshift", "rshift"]
 for _name in [
-    "add",
-    "sub",
-    "mul",
-    "truediv",
-    "floordiv",
-    "mod",
-    "and",
-    "or",
-    "xor",
-    "lt",
-    "le",
-    "gt",
-    "ge",
-    "eq",
-    "ne",
-    "neg",
-    "invert",
-    "lshift",
-    "rshift",
+    *BINARY,
+    *["lt", "le", "gt", "ge", "eq", "ne", "neg", "invert", "radd", "rsub", "rmul", "rtruediv"],
 ]:
     setattr(ndarray, f"__{_name}__", _through(getattr(np.ndarray, f"__{_name}__")))
-for _name in ["radd", "rsub", "rmul", "rtruediv"]:
-    setattr(ndarray, f"__{_name}__", _through(getattr(np.ndarray, f"__{_name}__")))
-for _name in ["sum", "max", "min", "any", "all", "mean", "cumsum", "nonzero", "astype", "copy"]:
-    setattr(ndarray, _name, _through(getattr(np.ndarray, _name)))
-for _name in ["reshape", "ravel", "view", "transpose", "squeeze"]:
-    setattr(ndarray, _name, _view(getattr(np.ndarray, _name)))
+for _name in BINARY:
+    setattr(ndarray, f"__i{_name}__", _in_place(getattr(np.ndarray, f"__i{_name}__")))
+for _name, _like in METHODS.items():
+    setattr(ndarray, _name, _through(getattr(np.ndarray, _name), _like))
+for _name, _like in VIEWS.items():
+    setattr(ndarray, _name, _view(getattr(np.ndarray, _name), _like))
 ndarray.__module__ = "cupy"
 
 
@@ -231,52 +234,14 @@ def zeros(shape: int | tuple[int, ...], dtype: npt.DTypeLike = float) -> ndarray
     return full(shape, 0, dtype)
 
 
-def full(shape: int | tuple[int, ...], value: Any, dtype: npt.DTypeLike = float) -> ndarray:
-    made = empty(shape, dtype)
+def ones(shape: int | tuple[int, ...], dtype: npt.DTypeLike = float) -> ndarray:
+    return full(shape, 1, dtype)
+
+
+def full(shape: int | tuple[int, ...], value: Any, dtype: npt.DTypeLike | None = None) -> ndarray:
+    made = empty(shape, np.asarray(value).dtype if dtype is None else dtype)
     made.fill(value)
     return made
-
-
-class CUDARuntimeError(RuntimeError):
-    """Stands for `cupy.cuda.runtime.CUDARuntimeError`."""
-
-
-class Stream:
-    """Work is done at once; a stream only records that it was entered.
-
-    A copy from the host may read until the stream is waited for: what it reads must not change before.
-    """
-
-    def __init__(self, non_blocking: bool = False) -> None:
-        self.entered = 0
-        self.ptr = 0
-        self.reads: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = []
-
-    def __enter__(self) -> Self:
-        self.entered += 1
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def synchronize(self) -> None:
-        for source, was in self.reads:
-            if not np.array_equal(source, was):
-                raise RuntimeError("the host changed what a copy to the device was still reading")
-        self.reads.clear()
-
-
-class Device:
-    """The one emulated device; no fatbin holds code for it."""
-
-    compute_capability = "host"
-    attributes = {"MultiProcessorCount": 4, "MaxSharedMemoryPerBlock": 48 << 10}  # noqa: RUF012
-
-    def __init__(self, index: int = 0) -> None:
-        self.id = index
-
-    def synchronize(self) -> None:
-        pass
 
 
 class RawModule:
@@ -314,6 +279,7 @@ class RawModule:
             stream: Stream | None = None,
         ) -> None:
             shape = [*grid, 1, 1][:3] + [*block, 1, 1][:3]
+            _check_launch(name, shape, shared_mem)
             held = [_argument(name, k, value) for k, value in enumerate(args)]
             kinds = "".join(kind for kind, _ in held).encode()
             sizes = (ctypes.c_size_t * len(held))(*(value.nbytes for _, value in held))
@@ -332,6 +298,28 @@ class RawModule:
             check_guards()
 
         return launch
+
+
+class Pool:
+    """Memory that CuPy keeps for later: how often it was given back, and the most there may be; 0 is no limit."""
+
+    def __init__(self) -> None:
+        self.given_back = self.limit = 0
+
+    def get_limit(self) -> int:
+        return self.limit
+
+    def free_all_blocks(self) -> None:
+        self.given_back += 1
+
+
+def _check_launch(name: str, shape: list[int], shared_mem: int) -> None:
+    """Raise where a driver would; a kernel that needs more shared memory must ask for it first."""
+    grid, block = shape[:3], shape[3:]
+    if any(size > most for size, most in zip(grid, LARGEST_GRID, strict=True)) or min(shape) < 1:
+        raise ValueError(f"{name}: no grid is {grid} by {block}")
+    if int(np.prod(block)) > MOST_THREADS or shared_mem > MOST_SHARED:
+        raise ValueError(f"{name}: no block has {block} threads and {shared_mem} bytes of shared memory")
 
 
 def _argument(name: str, index: int, value: Any) -> tuple[str, npt.NDArray[Any]]:
@@ -378,49 +366,18 @@ def module() -> ModuleType:
         "ascontiguousarray",
         "asnumpy",
         "zeros",
+        "ones",
         "full",
         "RawModule",
     ):
         setattr(made, name, globals()[name])
-    for name in [
-        "isfinite",
-        "isnan",
-        "isinf",
-        "any",
-        "all",
-        "abs",
-        "maximum",
-        "minimum",
-        "where",
-        "cumsum",
-        "concatenate",
-        "stack",
-        "arange",
-        "unique",
-        "count_nonzero",
-        "zeros_like",
-        "ones",
-        "ones_like",
-        "sqrt",
-        "diff",
-        "flatnonzero",
-        "nonzero",
-        "empty_like",
-        "take",
-        "bincount",
-    ]:
-        setattr(made, name, _through(getattr(np, name)))
+    for name, like in FUNCTIONS.items():
+        setattr(made, name, _through(getattr(np, name), like))
     made.asarray = _brought  # type: ignore[attr-defined]
-    made.add = SimpleNamespace(reduceat=_through(np.add.reduceat))  # type: ignore[attr-defined]
-    current = Stream()
-    made.cuda = SimpleNamespace(  # type: ignore[attr-defined]
-        Device=Device,
-        Stream=Stream,
-        get_current_stream=lambda: current,
-        is_available=lambda: True,
-        alloc_pinned_memory=bytearray,
-        runtime=SimpleNamespace(CUDARuntimeError=CUDARuntimeError),
-    )
+    made.add = SimpleNamespace(reduceat=_through(np.add.reduceat, reduceat))  # type: ignore[attr-defined]
+    made.cuda = cuda_on_host()  # type: ignore[attr-defined]
+    pool = Pool()
+    made.get_default_memory_pool = lambda: pool  # type: ignore[attr-defined]
     return made
 
 

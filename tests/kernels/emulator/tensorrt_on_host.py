@@ -11,6 +11,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any, Self
 
 import cupy_on_host
+import cupy_streams
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -24,7 +25,7 @@ class OutOfMemoryError(MemoryError):
     """Stands for `cupy.cuda.memory.OutOfMemoryError`."""
 
 
-class Device(cupy_on_host.Device):
+class Device(cupy_streams.Device):
     def use(self) -> None:
         assert self.id == 0, "this machine has one device"
 
@@ -39,7 +40,7 @@ class Graph:
             step()
 
 
-class Stream(cupy_on_host.Stream):
+class Stream(cupy_streams.Stream):
     """Work is done at once, unless it is captured: then it is kept with the addresses of that moment."""
 
     capturable = True
@@ -63,7 +64,7 @@ class Stream(cupy_on_host.Stream):
     def end_capture(self) -> Graph:
         work, self.captured = self.captured, None
         if not self.capturable or work is None:
-            raise cupy_on_host.CUDARuntimeError("operation not permitted when stream is capturing")
+            raise cupy_streams.CUDARuntimeError("operation not permitted when stream is capturing")
         self.graphs.append(Graph(work))
         return self.graphs[-1]
 
@@ -71,9 +72,8 @@ class Stream(cupy_on_host.Stream):
 def cupy() -> ModuleType:
     """Return CuPy on the host with streams that capture, a pool with a limit, and a device's properties."""
     made: Any = cupy_on_host.module()
-    current = Stream()
-    pool = SimpleNamespace(limit=0)
-    pool.get_limit = lambda: pool.limit
+    made.cuda = cupy_streams.cuda_on_host(Stream)
+    pool = made.get_default_memory_pool()
 
     def alloc(size: int) -> SimpleNamespace:
         if pool.limit and size > pool.limit:
@@ -81,14 +81,12 @@ def cupy() -> ModuleType:
         room = cupy_on_host.empty(size, np.uint8)
         return SimpleNamespace(ptr=room.data.ptr, room=room)
 
-    made.get_default_memory_pool = lambda: pool
     properties = {"name": b"Host Emulator", "multiProcessorCount": 4}
-    made.cuda.Device, made.cuda.Stream = Device, Stream
-    made.cuda.get_current_stream = lambda: current
+    made.cuda.Device = Device
     made.cuda.alloc = alloc
     made.cuda.memory = SimpleNamespace(OutOfMemoryError=OutOfMemoryError)
     made.cuda.runtime = SimpleNamespace(
-        CUDARuntimeError=cupy_on_host.CUDARuntimeError,
+        CUDARuntimeError=cupy_streams.CUDARuntimeError,
         getDeviceProperties=lambda _device: properties,
         driverGetVersion=lambda: 13020,
         memGetInfo=lambda: (1 << 30, 4 << 30),
