@@ -14,6 +14,7 @@ from lithostream.kernels import nnls
 PROBLEMS = 2000
 SHAPES = [(3, 4), (3, 12), (6, 6), (12, 12)]
 OWN_CHANNELS, OWN_ENDMEMBERS, MISSING = 7, 8, 0.15
+DRAWS, TABLES = 48, 100
 PATTERNS, ANGLES, PHASES = 96, 2901, 9
 # Height of the row that demands the sum, per largest value: what a solver without constraints needs.
 SUM_ROW = 1e6
@@ -24,7 +25,7 @@ Floats = npt.NDArray[np.float64]
 
 
 class Mixtures(NamedTuple):
-    spectra: Floats  # [P, B]
+    spectra: Floats  # [P, B] or [P, D, B]
     tables: Floats  # [E, B] or [P, E, B]
     weights: Floats | None = None  # [P, B]
 
@@ -32,7 +33,7 @@ class Mixtures(NamedTuple):
     def bytes(self) -> int:
         """Read once and written once."""
         weights = 0 if self.weights is None else self.weights.nbytes
-        written = len(self.spectra) * (8 * self.tables.shape[-2] + 9)
+        written = self.spectra[..., 0].size * (8 * self.tables.shape[-2] + 9)
         moved: int = self.spectra.nbytes + self.tables.nbytes + weights + written
         return moved
 
@@ -52,6 +53,16 @@ def own() -> Mixtures:
     spectra = np.einsum("pe,peb->pb", shares, tables) + 0.02 * rng.standard_normal((PROBLEMS, OWN_CHANNELS))
     spectra[rng.random(spectra.shape) < MISSING] = np.nan
     return Mixtures(spectra, tables, rng.random(spectra.shape) * 4 + 0.1)
+
+
+def several() -> Mixtures:
+    """Intervals of the minerals stage: draws of the right side, and a prior, on the equations of one segment."""
+    rng = np.random.default_rng(4)
+    tables = np.concatenate(
+        [20 * rng.random((TABLES, 5, 3)), np.broadcast_to(4 * np.eye(5), (TABLES, 5, 5))], axis=2
+    )
+    spectra = np.einsum("pde,peb->pdb", rng.dirichlet(np.full(5, 0.5), (TABLES, DRAWS)), tables)
+    return Mixtures(spectra + rng.standard_normal(spectra.shape), tables)
 
 
 def patterns() -> Mixtures:
@@ -156,6 +167,33 @@ def bench_nnls_own(benchmark: BenchmarkFixture) -> None:
 def bench_nnls_own_peer_scipy(benchmark: BenchmarkFixture) -> None:
     mixtures = own()
     benchmark(scipy_own_loop, *mixtures)
+
+
+@pytest.mark.benchmark(group="nnls several")
+def bench_nnls_several(benchmark: BenchmarkFixture) -> None:
+    mixtures = several()
+    benchmark.extra_info["bytes"] = mixtures.bytes
+    found = benchmark(nnls, mixtures.spectra, mixtures.tables, sum_to_one=True)
+    assert not found.flags.any()
+    peer = scipy_own_loop(*flat(mixtures))
+    assert np.allclose(found.abundances.reshape(peer.shape), peer, atol=1e-5)
+
+
+@pytest.mark.benchmark(group="nnls several")
+def bench_nnls_several_peer_scipy(benchmark: BenchmarkFixture) -> None:
+    benchmark(scipy_own_loop, *flat(several()))
+
+
+@pytest.mark.benchmark(group="nnls several")
+def bench_nnls_several_peer_tables(benchmark: BenchmarkFixture) -> None:
+    """Ourselves, without knowing that spectra share a table."""
+    benchmark(nnls, *flat(several())[:2], sum_to_one=True)
+
+
+def flat(mixtures: Mixtures) -> tuple[Floats, Floats, Floats]:
+    """Spectra, tables and weights as if each spectrum had a table of its own."""
+    spectra = mixtures.spectra.reshape(-1, mixtures.spectra.shape[-1])
+    return spectra, np.repeat(mixtures.tables, DRAWS, axis=0), np.ones(spectra.shape)
 
 
 @pytest.mark.benchmark(group="nnls patterns")

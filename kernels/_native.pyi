@@ -31,6 +31,7 @@ def nnls(
     weights: npt.NDArray[np.float64],
     sum_to_one: bool,
     ridge: float,
+    each: int,
     abundances: npt.NDArray[np.float64],
     residual: npt.NDArray[np.float64],
     flags: npt.NDArray[np.uint8],

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ Edges = npt.NDArray[np.int64]
 _ROUNDING = 1e-6  # px: a window that is a whole number of pixels, but for the last bits
 
 
+@lru_cache(maxsize=32)
 def edges_px(length_px: int, step_cm: float, px_per_cm: float) -> Edges:
     """Edges of the cells of `step_cm` that fit into `length_px` pixels.
 
@@ -20,7 +22,8 @@ def edges_px(length_px: int, step_cm: float, px_per_cm: float) -> Edges:
     Returns
     -------
     int64 [cells + 1]
-        Strictly increasing, first 0; the last is at most `length_px`.
+        Strictly increasing, first 0; the last is at most `length_px`. Every window asks for them: kept, not to be
+        written to.
     """
     step_px = step_cm * px_per_cm
     if step_px < 1:
@@ -28,6 +31,7 @@ def edges_px(length_px: int, step_cm: float, px_per_cm: float) -> Edges:
     count = int(length_px / step_px) + 2
     edges: Edges = np.floor(np.arange(count) * step_px + 0.5).astype(np.int64)
     inside: Edges = edges[edges <= length_px]
+    inside.flags.writeable = False
     return inside
 
 

@@ -1,6 +1,7 @@
 """Which other mixtures fit measured properties equally well, and how sharply equations tell mixtures apart."""
 
-from itertools import combinations, product
+from collections.abc import Iterator
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +23,8 @@ _WEAK = 1e-6
 def equations_rank(measured: BoolArray, rows: FloatArray) -> npt.NDArray[np.int64]:
     """Independent equations of each problem, the sum included; 0 where nothing is measured, int64 [N]."""
     rank = np.zeros(len(measured), dtype=np.int64)
-    for pattern in np.unique(measured[measured.any(axis=1)], axis=0):
-        rank[(measured == pattern).all(axis=1)] = len(_row_basis(pattern, rows))
+    for pattern, these in _patterns(measured):
+        rank[these] = len(_row_basis(pattern, rows))
     return rank
 
 
@@ -54,8 +55,7 @@ def equal_answers(
     Cost: O(N * E * choose(E, rank)).
     """
     low, high = fractions.copy(), fractions.copy()
-    for pattern in np.unique(measured[measured.any(axis=1)], axis=0):
-        these = np.flatnonzero((measured == pattern).all(axis=1))
+    for pattern, these in _patterns(measured):
         basis = _row_basis(pattern, rows)  # [rank, E]
         fitted = fractions[these] @ basis.T
         for subset in combinations(range(rows.shape[1]), len(basis)):
@@ -107,22 +107,30 @@ def near_answers(fractions: FloatArray, system: System) -> tuple[FloatArray, Flo
     deviation s by t s^2, so t = 1 / s moves it by one deviation, where the squared misfit is one above the best. An
     undetermined fraction (s > 1) is pushed by t = 1 to where the constraints end. 2 E more solutions.
     """
-    low, high = fractions.copy(), fractions.copy()
-    measured = ~np.isnan(system.right).all(axis=1)
+    unmeasured = np.isnan(system.right).all(axis=1)
     count = fractions.shape[1]
     curvature = system.rows @ np.swapaxes(system.rows, 1, 2) + _WEAK * np.eye(count)
     inverse = np.linalg.inv(curvature)
     sums = inverse.sum(axis=2)
     variance = np.einsum("nii->ni", inverse) - sums**2 / sums.sum(axis=1, keepdims=True)
     push = 1.0 / np.sqrt(variance.clip(_WEAK**2, 1.0))
-    for mineral, sign in product(range(count), (-1.0, 1.0)):
-        towards = np.zeros_like(fractions)
-        towards[:, mineral] = sign * push[:, mineral] / _WEAK
-        moved = nnls(*pulled(system, _WEAK, towards), sum_to_one=True).abundances
-        moved[~measured] = np.nan
-        low[:, mineral] = np.fmin(low[:, mineral], moved[:, mineral])
-        high[:, mineral] = np.fmax(high[:, mineral], moved[:, mineral])
-    return low, high
+    towards = np.concatenate([sign * np.eye(count) * push[:, None] / _WEAK for sign in (-1.0, 1.0)], axis=1)
+    right = np.broadcast_to(system.right[:, None], (len(fractions), 2 * count, system.right.shape[1]))
+    moved = nnls(*pulled(System(right, system.rows), _WEAK, towards), sum_to_one=True).abundances
+    own = np.einsum(
+        "nsee->nse", moved.reshape(-1, 2, count, count)
+    )  # each fraction where it was pushed itself
+    pushed = np.where(np.expand_dims(unmeasured, (1, 2)), np.nan, own)
+    low, high = (end.reduce(pushed, axis=1) for end in (np.fmin, np.fmax))
+    return np.fmin(fractions, low), np.fmax(fractions, high)
+
+
+def _patterns(measured: BoolArray) -> Iterator[tuple[BoolArray, npt.NDArray[np.int64]]]:
+    """Yield each pattern of measured properties [B] that is not empty, and the problems that have it."""
+    code = measured @ (1 << np.arange(measured.shape[1]))
+    for one in np.flatnonzero(np.bincount(code)):
+        if one:
+            yield (one >> np.arange(measured.shape[1])) % 2 == 1, np.flatnonzero(code == one)
 
 
 def _row_basis(pattern: BoolArray, rows: FloatArray) -> FloatArray:

@@ -7,6 +7,7 @@ the answers are draws from the posterior distribution; directions that no equati
 Draws are a Latin hypercube from a fixed seed, the same for every problem, so results are deterministic.
 """
 
+from functools import cache
 from statistics import NormalDist
 from typing import Literal, NamedTuple
 
@@ -34,7 +35,14 @@ def prior_ridge(endmembers: int) -> float:
 
 
 class System(NamedTuple):
-    """Equations of unit, independent errors: `right` float64 [N, B], NaN = none; `rows` float64 [N, E, B]."""
+    """Equations of unit, independent errors; NaN on the right = none.
+
+    Attributes
+    ----------
+    right : float64 [N, B] or [N, D, B]
+        The latter for D problems of the same rows.
+    rows : float64 [N, E, B]
+    """
 
     right: FloatArray
     rows: FloatArray
@@ -61,22 +69,19 @@ def whitened(right: FloatArray, rows: FloatArray, covariance: FloatArray, measur
 def solve(
     system: System, constraint: Constraint, ridge: float, prior: FloatArray | None
 ) -> tuple[FloatArray, BoolArray]:
-    """Fractions [N, E] that sum to one, and the problems for which none were found (NaN).
+    """Fractions [N, E] or [N, D, E] that sum to one, and the problems for which none were found (NaN).
 
     Minimises the squared misfit + ridge |f - prior|^2 with f >= 0: on the simplex ("fcls"), or anywhere and
-    normalised afterwards ("nnls"). `prior` is [E] or [N, E], None an even mixture.
+    normalised afterwards ("nnls"). `prior` is [E] or one for each problem, None an even mixture.
     """
-    unmeasured = np.isnan(system.right).all(axis=1)
+    unmeasured = np.isnan(system.right).all(axis=-1)
     count = system.rows.shape[1]
-    if constraint == "fcls" and prior is None:  # among sums of one the distance to it is the norm
-        found = nnls(system.right, system.rows, sum_to_one=True, ridge=ridge)
-    else:
-        towards = np.full(count, 1.0 / count) if prior is None else prior
-        found = nnls(*pulled(system, ridge, towards), sum_to_one=constraint == "fcls")
-    total = found.abundances.sum(axis=1, keepdims=True)
-    failed = ((found.flags & UnmixingFlag.NOT_CONVERGED) != 0) | (total[:, 0] < _EMPTY)
+    towards = np.full(count, 1.0 / count) if prior is None else prior
+    found = nnls(*pulled(system, ridge, towards), sum_to_one=constraint == "fcls")
+    total = found.abundances.sum(axis=-1, keepdims=True)
+    failed = ((found.flags & UnmixingFlag.NOT_CONVERGED) != 0) | (total[..., 0] < _EMPTY)
     with np.errstate(invalid="ignore", divide="ignore"):
-        fractions = np.where((failed | unmeasured)[:, None], np.nan, found.abundances / total)
+        fractions = np.where((failed | unmeasured)[..., None], np.nan, found.abundances / total)
     return fractions, failed & ~unmeasured
 
 
@@ -84,10 +89,10 @@ def pulled(system: System, ridge: float, towards: FloatArray) -> System:
     """Add one more equation per endmember: its fraction is `towards`, at variance 1 / ridge."""
     problems, count, _ = system.rows.shape
     root = np.sqrt(ridge)
-    targets = np.broadcast_to(root * towards, (problems, count))
+    targets = np.broadcast_to(root * towards, (*system.right.shape[:-1], count))
     pull = np.broadcast_to(root * np.eye(count), (problems, count, count))
     return System(
-        np.concatenate([system.right, targets], axis=1), np.concatenate([system.rows, pull], axis=2)
+        np.concatenate([system.right, targets], axis=-1), np.concatenate([system.rows, pull], axis=2)
     )
 
 
@@ -95,20 +100,24 @@ def interval(
     system: System, constraint: Constraint, ridge: float, prior: FloatArray | None
 ) -> tuple[FloatArray, FloatArray]:
     """Low and high ends [N, E] of the central `COVERED` of each fraction, by `DRAWS` more solutions."""
-    problems, count, equations = system.rows.shape
-    uniform = _latin_hypercube(DRAWS, equations + count)
-    normal = np.array([NormalDist().inv_cdf(u) for u in uniform.ravel()]).reshape(uniform.shape)
-    errors = normal[:, :equations]
+    _, count, equations = system.rows.shape
+    normal = _normal(equations + count)
     # Jeffreys' prior of shares, a Dirichlet distribution of parameters 1 / 2: shares of squared normals.
     mixtures = normal[:, equations:] ** 2 * (1.0 / count if prior is None else prior)
     mixtures /= mixtures.sum(axis=1, keepdims=True)
-    answers = np.empty((DRAWS, problems, count))
-    for draw, (error, mixture) in enumerate(zip(errors, mixtures, strict=True)):
-        answers[draw] = solve(System(system.right + error, system.rows), constraint, ridge, mixture)[0]
+    moved = System(system.right[:, None] + normal[:, :equations], system.rows)
+    answers, _ = solve(moved, constraint, ridge, mixtures)
     # Weibull's plotting position: ends of a range that a further draw falls into with that probability.
     tail = 0.5 * (1.0 - COVERED)
-    low, high = np.quantile(answers, [tail, 1.0 - tail], axis=0, method="weibull")
+    low, high = np.quantile(answers, [tail, 1.0 - tail], axis=1, method="weibull")
     return low, high
+
+
+@cache
+def _normal(columns: int) -> FloatArray:
+    """`DRAWS` of independent standard normals, [DRAWS, columns], never written to."""
+    uniform = _latin_hypercube(DRAWS, columns)
+    return np.array([NormalDist().inv_cdf(u) for u in uniform.ravel()]).reshape(uniform.shape)
 
 
 def _latin_hypercube(draws: int, columns: int) -> FloatArray:

@@ -22,8 +22,8 @@ from lithostream.engine.core.rockphysics import p_wave_modulus
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
-# Problems solved at a time: bounds memory.
-_BLOCK = 4096
+# Problems solved at a time: bounds memory, of which each takes some 10 kB.
+_BLOCK = 1024
 
 
 class Problem(NamedTuple):
@@ -132,14 +132,13 @@ def _moved_answers(
     system: System, fractions: FloatArray, rows: FloatArray, problem: Problem
 ) -> tuple[FloatArray, FloatArray]:
     """Return the ends of all equally good answers, with every equation as it is, and moved by one standard deviation."""
-    measured = ~np.isnan(system.right)
-    low, high = equal_answers(fractions, measured, rows)
-    for signs in product((-1.0, 1.0), repeat=system.right.shape[1]):
-        moved = System(system.right + np.array(signs), system.rows)
-        answers, _ = solve(moved, problem.constraint, problem.ridge, problem.prior)
-        least, most = equal_answers(answers, measured, rows)
-        low, high = np.minimum(low, least), np.maximum(high, most)
-    return low, high
+    signs = np.array(list(product((-1.0, 1.0), repeat=system.right.shape[1])))
+    moved = System(system.right[:, None] + signs, system.rows)
+    answers, _ = solve(moved, problem.constraint, problem.ridge, problem.prior)
+    every = np.concatenate([fractions[:, None], answers], axis=1)  # [N, 1 + 2^B, E]
+    measured = np.repeat(~np.isnan(system.right), every.shape[1], axis=0)
+    least, most = equal_answers(every.reshape(-1, every.shape[2]), measured, rows)
+    return least.reshape(every.shape).min(axis=1), most.reshape(every.shape).max(axis=1)
 
 
 def _linear_rows(endmembers: Endmembers, regime: Regime) -> FloatArray:

@@ -35,15 +35,15 @@ class UnmixingFlag(IntFlag):
 
 
 class Unmixing(NamedTuple):
-    """One row per spectrum.
+    """One row per spectrum; one more axis where several share each table.
 
     Attributes
     ----------
-    abundances : float64 [P, E]
+    abundances : float64 [P, E] or [P, D, E]
         Shares, never negative.
-    residual : float64 [P]
+    residual : float64 [P] or [P, D]
         sqrt(sum_b w_b * misfit_b**2) over the measured channels.
-    flags : uint8 [P]
+    flags : uint8 [P] or [P, D]
         `UnmixingFlag` bits.
     """
 
@@ -69,10 +69,11 @@ def nnls(
 
     Parameters
     ----------
-    spectra : float64 [P, B]
-        Measured values; NaN is a channel not measured.
+    spectra : float64 [P, B] or [P, D, B]
+        Measured values; NaN is a channel not measured. With D, as many spectra belong to each of P tables: what is
+        known of a table is then found out once.
     endmembers : float64 [E, B] or [P, E, B]
-        Values of the pure materials, shared or one table per spectrum. 1 to 32 endmembers.
+        Values of the pure materials, shared or one table per spectrum (with D, only the latter). 1 to 32 endmembers.
     sum_to_one : bool
         Also demand sum(x) = 1 (fully constrained), which holds to rounding.
     ridge : float
@@ -102,14 +103,15 @@ def nnls(
     -----
     Bytes per spectrum: 8 B read, 8 E + 9 written; 8 B E more with a table and 8 B more with weights of its own.
     Operations: about 4 B E per step and one to four steps where all share one table of up to 16 endmembers,
-    weights and channels; where not, about 2 B E**2 + 5 (E**3 / 3 + 2 E**2).
+    weights and channels; where not, about 2 B E**2 + 5 (E**3 / 3 + 2 E**2); of D spectra on a table each takes the
+    former, where they have the same channels, and the latter is shared.
     Supports are exchanged on normal equations and accepted by the optimality conditions on the rows; what is
     not proved so, every problem with a ridge and all beyond 16 endmembers are solved as below.
     Above 64 channels an orthogonal change of rows (Gram-Schmidt with reorthogonalisation) leaves E of them
     first: 4 B E operations, or 4 B E**2 where it serves one spectrum only. The residual is taken on all.
     Spectra are independent: neither threads nor the rest of the batch change an answer.
     Scratch per thread: 0.3 MB, and on a shared table 8 E (B + 1) bytes for each support met, 4,096 of them at
-    most (E rounded up to a multiple of 4); above 64 channels 32 B (E + 2) bytes instead.
+    most, 64 with D (E rounded up to a multiple of 4); above 64 channels 32 B (E + 2) bytes instead.
     Copies inputs that are not C-contiguous.
     On a GPU the digits and, where several answers are as good, the choice differ: see
     `lithostream.kernels.unmixing.cuda`.
@@ -126,11 +128,12 @@ def nnls(
         weights=weights,
         **{f"out.{name}": part for name, part in zip(Unmixing._fields, parts, strict=True)},
     )
-    check_array("spectra", spectra, dtype=np.float64, shape=(None, None))
-    problems, channels = spectra.shape
+    several = getattr(spectra, "ndim", 2) == 3
+    check_array("spectra", spectra, dtype=np.float64, shape=(None,) * (2 + several))
+    problems, channels = spectra.shape[0], spectra.shape[-1]
     if channels == 0:
         raise ContractError("spectra: expected at least 1 channel, got 0")
-    per_problem = getattr(endmembers, "ndim", 2) == 3
+    per_problem = several or getattr(endmembers, "ndim", 2) == 3
     tables = (problems,) if per_problem else ()
     check_array("endmembers", endmembers, dtype=np.float64, shape=(*tables, None, channels))
     count = endmembers.shape[-2]
@@ -151,13 +154,24 @@ def nnls(
     if weights is None:
         weights = np.ones(channels)
     check_numbers(spectra, endmembers, weights)
+    lead = spectra.shape[:-1]
     result = Unmixing(
-        output("out.abundances", parts[0], dtype=np.float64, shape=(problems, count)),
-        output("out.residual", parts[1], dtype=np.float64, shape=(problems,)),
-        output("out.flags", parts[2], dtype=np.uint8, shape=(problems,)),
+        output("out.abundances", parts[0], dtype=np.float64, shape=(*lead, count)),
+        output("out.residual", parts[1], dtype=np.float64, shape=lead),
+        output("out.flags", parts[2], dtype=np.uint8, shape=lead),
     )
     spectra, endmembers, weights = (np.ascontiguousarray(a) for a in (spectra, endmembers, weights))
-    _native.nnls(spectra, endmembers, weights, sum_to_one, ridge, *result)
+    _native.nnls(
+        spectra.reshape(-1, channels),
+        endmembers,
+        weights,
+        sum_to_one,
+        ridge,
+        max(lead[1], 1) if several else 1,
+        result.abundances.reshape(-1, count),  # the same memory, as of what follows
+        result.residual.ravel(),
+        result.flags.ravel(),
+    )
     return result if out is None else out
 
 

@@ -8,6 +8,7 @@ namespace lithostream::unmixing {
 
 // Rounding allowed in a sum that the last division makes 1: it moves the misfit as well.
 constexpr double kSumTolerance = 5e-14;
+constexpr int kCacheBits = 12, kTableBits = 6;  // of the supports whose factors are kept
 constexpr int kMapChannels = 3;
 constexpr int kMapCells = 256;  // per side
 
@@ -15,12 +16,16 @@ struct Batch {
     Settings settings;
     const double *spectra, *tables, *weights;
     int64_t table_step, weight_step;  // 0 where shared
+    int64_t each;                     // spectra that follow each other on one table
     double *abundances, *residual;
     uint8_t* flags;
 
+    const double* spectrum(int64_t p) const { return spectra + p * settings.channels; }
+    const double* table(int64_t p) const { return tables + p / each * table_step; }
+    const double* weight(int64_t p) const { return weights + p / each * weight_step; }
+
     void solve_exactly(int64_t p) const {
-        Problem problem(settings, spectra + p * settings.channels, tables + p * table_step,
-                        weights + p * weight_step);
+        Problem problem(settings, spectrum(p), table(p), weight(p));
         flags[p] = problem.solve(abundances + p * settings.endmembers, residual + p);
     }
 };
@@ -57,6 +62,13 @@ struct View {
         for (int i = 0; i < measured; ++i) missing |= std::isnan(spectrum[channel[i]]);
         return !missing;
     }
+
+    // Whether the channels of the view are those the spectrum has, no fewer either.
+    bool fits(int channels, const double* weights, const double* spectrum) const {
+        int own = 0;
+        for (int b = 0; b < channels; ++b) own += weights[b] > 0 && !std::isnan(spectrum[b]);
+        return own == measured && serves(spectrum);
+    }
 };
 
 // The spectrum on the rows of a view, times 2^shift, and a 1 for the sum.
@@ -87,8 +99,9 @@ class Runner {
   public:
     explicit Runner(const Batch& batch)
         : batch_(batch),
-          shared_factors_(true, batch.settings.endmembers),
-          own_factors_(false, batch.settings.endmembers) {
+          shared_factors_(kCacheBits, batch.settings),
+          table_factors_(kTableBits, batch.settings),
+          own_factors_(0, batch.settings) {
         group_.count = batch.settings.endmembers;
         group_.sum = Sum;
         if (batch.table_step != 0 || batch.weight_step != 0) return;
@@ -103,16 +116,18 @@ class Runner {
             map_.assign(kMapCells * kMapCells, kUnknown);
     }
 
+    // Of whole tables where several spectra follow each other on one.
     void run(int64_t first, int64_t last) {
-        for (int64_t p = first; p < last; ++p) {
-            const double* spectrum = batch_.spectra + p * batch_.settings.channels;
+        for (int64_t p = first; batch_.each > 1 && p < last; p += batch_.each) serve(p);
+        for (int64_t p = first; batch_.each == 1 && p < last; ++p) {
+            const double* spectrum = batch_.spectrum(p);
             if (shared_.table.usable && shared_.serves(spectrum)) {
                 Right right;
                 if (!right.read<E, Sum>(shared_, spectrum) ||
                     !attempt(p, shared_.table, shared_factors_, right, guess(right.b)))
                     batch_.solve_exactly(p);
-            } else if (!queue(p, spectrum)) {
-                batch_.solve_exactly(p);
+            } else {
+                take(p, spectrum);
             }
         }
         while (busy_ != 0) step();
@@ -121,6 +136,35 @@ class Runner {
   private:
     static constexpr uint16_t kUnknown = 0xFFFF;
     static constexpr unsigned kAllLanes = (1u << kLanes) - 1;
+
+    // All spectra of a table, from the first on. Each starts from all endmembers: what it is given does not
+    // depend on those before, and factors of the supports they met are kept.
+    void serve(int64_t first) {
+        const Settings& settings = batch_.settings;
+        const double* weights = batch_.weight(first);
+        View<E>& view = shared_;
+        view.select(settings.channels, weights, batch_.spectrum(first));
+        view.template fill<Sum>(settings.channels, settings.endmembers, batch_.table(first));
+        table_factors_.forget();
+        const Support all = (Support{1} << settings.endmembers) - 1;
+        const bool usable = view.measured > 0 && view.table.usable;
+        for (int64_t p = first; p < first + batch_.each; ++p) {
+            const double* spectrum = batch_.spectrum(p);
+            if (usable && view.fits(settings.channels, weights, spectrum)) {
+                Right right;
+                if (!right.read<E, Sum>(view, spectrum) ||
+                    !attempt(p, view.table, table_factors_, right, all))
+                    batch_.solve_exactly(p);
+            } else {
+                take(p, spectrum);
+            }
+        }
+    }
+
+    // As one with a table of its own.
+    void take(int64_t p, const double* spectrum) {
+        if (!queue(p, spectrum)) batch_.solve_exactly(p);
+    }
 
     // One spectrum with a table of its own.
     struct Own {
@@ -133,10 +177,9 @@ class Runner {
         const Settings& settings = batch_.settings;
         const int lane = __builtin_ctz(~busy_);
         Own& own = own_[lane];
-        own.view.select(settings.channels, batch_.weights + p * batch_.weight_step, spectrum);
+        own.view.select(settings.channels, batch_.weight(p), spectrum);
         if (own.view.measured == 0) return false;
-        own.view.template fill<Sum>(settings.channels, settings.endmembers,
-                                    batch_.tables + p * batch_.table_step);
+        own.view.template fill<Sum>(settings.channels, settings.endmembers, batch_.table(p));
         if (!own.view.table.usable || !own.right.template read<E, Sum>(own.view, spectrum)) return false;
         own.problem = p;
         enter(own.view.table, own.right, lane);
@@ -167,6 +210,7 @@ class Runner {
             Support found = 0;
             for (int j = 0; j < group_.count; ++j) found |= group_.inside[j][lane] ? Support{1} << j : 0;
             const Own& own = own_[lane];
+            own_factors_.forget();
             if (!attempt(own.problem, own.view.table, own_factors_, own.right, found))
                 batch_.solve_exactly(own.problem);
             busy_ &= ~(1u << lane);
@@ -227,8 +271,8 @@ class Runner {
     }
 
     const Batch& batch_;
-    View<E> shared_;
-    Factors<E, Sum> shared_factors_, own_factors_;
+    View<E> shared_;  // by all spectra, or by those of the table in hand
+    Factors<E, Sum> shared_factors_, table_factors_, own_factors_;
     Support start_ = 0;
     std::vector<uint16_t> map_;
     unsigned busy_ = 0;  // lanes, one bit each

@@ -24,6 +24,7 @@ struct ExactRunner {
 template <typename R>
 void share_out(const Batch& batch, int64_t problems, int64_t chunk = kChunk) {
     const int threads = std::max(1u, std::thread::hardware_concurrency());
+    chunk = std::max<int64_t>(chunk / batch.each, 1) * batch.each;  // whole tables
     const int64_t parts = std::max<int64_t>(problems / chunk, 1);
     std::vector<std::unique_ptr<R>> runners(threads);
     share(parts, threads, [&](int thread, int64_t part) {
@@ -45,7 +46,7 @@ template <typename T>
 using Array = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
 
 void nnls(Array<const double> spectra, Array<const double> endmembers, Array<const double> weights,
-          bool sum_to_one, double ridge, Array<double> abundances, Array<double> residual,
+          bool sum_to_one, double ridge, int64_t each, Array<double> abundances, Array<double> residual,
           Array<uint8_t> flags) {
     const int64_t problems = spectra.shape(0), channels = spectra.shape(1), count = abundances.shape(1);
     const Settings settings{static_cast<int>(channels), static_cast<int>(count), sum_to_one, ridge};
@@ -55,6 +56,7 @@ void nnls(Array<const double> spectra, Array<const double> endmembers, Array<con
                       weights.data(),
                       endmembers.ndim() == 3 ? count * channels : 0,
                       weights.ndim() == 2 ? channels : 0,
+                      each,
                       abundances.data(),
                       residual.data(),
                       flags.data()};
@@ -77,6 +79,6 @@ void nnls(Array<const double> spectra, Array<const double> endmembers, Array<con
 void register_nnls(nb::module_& m) {
     m.def("nnls", &nnls, nb::arg("spectra").noconvert(), nb::arg("endmembers").noconvert(),
           nb::arg("weights").noconvert(), nb::arg("sum_to_one"), nb::arg("ridge"),
-          nb::arg("abundances").noconvert(), nb::arg("residual").noconvert(), nb::arg("flags").noconvert(),
+          nb::arg("each"), nb::arg("abundances").noconvert(), nb::arg("residual").noconvert(), nb::arg("flags").noconvert(),
           nb::call_guard<nb::gil_scoped_release>());
 }

@@ -79,26 +79,30 @@ def nnls(
     returned, and a flag may differ where a gradient or a distance meets its tolerance but for rounding.
 
     Scratch: 32 MB for the threads of the exact solver (28 kB each with 32 endmembers) or that of one block per
-    multiprocessor, 16 MB for the list and 8 * 2**E * ((B + 1) E + E**2 / 2) bytes for the operators. Copies inputs
-    that are not C-contiguous.
+    multiprocessor, 16 MB for the list and 8 * 2**E * ((B + 1) E + E**2 / 2) bytes for the operators; a copy of its
+    table for each spectrum where several share one. Copies inputs that are not C-contiguous.
     """
     xp = cupy()
     with stream or xp.cuda.get_current_stream():
         kernels = gpu_module("unmixing")
-        weights = xp.ones(spectra.shape[1]) if weights is None else weights
+        weights = xp.ones(spectra.shape[-1]) if weights is None else weights
         spectra, endmembers, weights = (xp.ascontiguousarray(a) for a in (spectra, endmembers, weights))
         processors = xp.cuda.Device().attributes["MultiProcessorCount"]
         if _inspect(kernels, processors, spectra, endmembers, weights):
             check_numbers(spectra.get(), endmembers.get(), weights.get())
-        rows = len(spectra)
+        lead, count = spectra.shape[:-1], endmembers.shape[-2]
         result = (
-            output(
-                "out.abundances", out[0], dtype=np.float64, shape=(rows, endmembers.shape[-2]), empty=xp.empty
-            ),
-            output("out.residual", out[1], dtype=np.float64, shape=(rows,), empty=xp.empty),
-            output("out.flags", out[2], dtype=np.uint8, shape=(rows,), empty=xp.empty),
+            output("out.abundances", out[0], dtype=np.float64, shape=(*lead, count), empty=xp.empty),
+            output("out.residual", out[1], dtype=np.float64, shape=lead, empty=xp.empty),
+            output("out.flags", out[2], dtype=np.uint8, shape=lead, empty=xp.empty),
         )
-        problem = _Problem(spectra, endmembers, weights, sum_to_one, ridge, result, processors)
+        if len(lead) == 2:  # several spectra on each table
+            endmembers = xp.repeat(endmembers, lead[1], axis=0)
+            weights = xp.repeat(weights, lead[1], axis=0) if weights.ndim == 2 else weights
+        spectra = spectra.reshape(-1, spectra.shape[-1])
+        flat = result[0].reshape(-1, count), result[1].ravel(), result[2].ravel()  # the same memory
+        rows = len(spectra)
+        problem = _Problem(spectra, endmembers, weights, sum_to_one, ridge, flat, processors)
         if rows and problem.tabled:
             _solve_quickly(kernels, problem)
         elif rows:

@@ -26,25 +26,34 @@ double product(const double* a, const double* b) {
     return (part[0] + part[1]) + (part[2] + part[3]);
 }
 
-// Factors by support: one scratch for a table of its own, or a cache for a table that many spectra share.
+// Factors of one table at a time, up to 2^bits of them, by support.
 template <int E, bool Sum>
 class Factors {
   public:
-    explicit Factors(bool many, int count) : slots_(many ? size_t{1} << std::min(count, kCacheBits) : 1) {}
+    Factors(int bits, const Settings& settings)
+        : bits_(std::min(bits, settings.endmembers)), rows_(settings.channels + Sum), slots_(size_t{1} << bits_) {}
+
+    // Before another table.
+    void forget() { ++table_; }
 
     const Factor<E>& find(const Table<E>& table, Support support) {
-        auto& slot = slots_[(support ^ support >> kCacheBits) & (slots_.size() - 1)];
-        if (!slot)
-            slot.reset(new Factor<E>(slots_.size() > 1 ? table.rows + Sum : kMaxChannels + 1));
-        else if (slots_.size() > 1 && slot->support == support)
-            return *slot;
-        slot->template build<Sum>(table, support);
-        return *slot;
+        Slot& slot = slots_[(support ^ support >> bits_) & (slots_.size() - 1)];
+        if (!slot.factor) slot.factor.reset(new Factor<E>(rows_));
+        if (slot.table == table_ && slot.factor->support == support) return *slot.factor;
+        slot.table = table_;
+        slot.factor->template build<Sum>(table, support);
+        return *slot.factor;
     }
 
   private:
-    static constexpr int kCacheBits = 12;
-    std::vector<std::unique_ptr<Factor<E>>> slots_;
+    struct Slot {
+        int64_t table = -1;
+        std::unique_ptr<Factor<E>> factor;
+    };
+
+    int bits_, rows_;
+    int64_t table_ = 0;
+    std::vector<Slot> slots_;
 };
 
 template <int E, bool Sum>

@@ -22,6 +22,21 @@ def nnls(
     weights: Floats | None = None,
 ) -> Unmixing:
     """See `lithostream.kernels.unmixing.nnls`."""
+    if spectra.ndim == 3:
+        tables, each, channels = spectra.shape
+        if weights is not None and weights.ndim == 2:
+            weights = np.repeat(weights, each, axis=0)
+        flat = nnls(
+            spectra.reshape(-1, channels),
+            np.repeat(endmembers, each, axis=0),
+            sum_to_one=sum_to_one,
+            ridge=ridge,
+            weights=weights,
+        )
+        shape = tables, each
+        return Unmixing(
+            flat.abundances.reshape(*shape, -1), flat.residual.reshape(shape), flat.flags.reshape(shape)
+        )
     problems, channels = spectra.shape
     tables = np.broadcast_to(endmembers, (problems, *endmembers.shape[-2:]))
     roots = np.broadcast_to(np.sqrt(np.ones(channels) if weights is None else weights), spectra.shape)

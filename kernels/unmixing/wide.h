@@ -124,11 +124,10 @@ class WideRunner {
     void run(int64_t first, int64_t last) {
         for (int64_t p = first; p < last; ++p) {
             const Settings& settings = batch_.settings;
-            const double* spectrum = batch_.spectra + p * settings.channels;
+            const double* spectrum = batch_.spectrum(p);
             const bool own = !(sharing_ && shared_.serves(spectrum));
             if (own)
-                own_.build(settings, spectrum, batch_.tables + p * batch_.table_step,
-                           batch_.weights + p * batch_.weight_step);
+                own_.build(settings, spectrum, batch_.table(p), batch_.weight(p));
             batch_.flags[p] = (own ? own_ : shared_)
                                   .solve(settings, spectrum, batch_.abundances + p * settings.endmembers,
                                          batch_.residual + p, values_);

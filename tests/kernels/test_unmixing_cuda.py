@@ -66,6 +66,17 @@ def assert_optimal(case: Case, got: Unmixing) -> None:
         assert np.all(x * np.abs(gain) <= 1e-11 * x * norms * size)
 
 
+def test_spectra_that_share_tables(solve: Emulated, rng: np.random.Generator) -> None:
+    tables = rng.random((4, 5, 7)) + 0.1
+    spectra = np.einsum("pde,peb->pdb", rng.dirichlet(np.ones(5), (4, 3)), tables)
+    spectra += rng.normal(0, 0.02, spectra.shape)
+    spectra[1, 2, 3] = np.nan
+    for weights in (None, rng.random(7), rng.random((4, 7))):
+        options: dict[str, Any] = {"sum_to_one": True, "weights": weights}
+        assert_same(solve(spectra, tables, **options), nnls(spectra, tables, **options))
+    assert [part.shape for part in solve(spectra[:, :0], tables)] == [(4, 0, 5), (4, 0), (4, 0)]
+
+
 def assert_same(got: Unmixing, want: Unmixing) -> None:
     """The flags and, where the data decide, the answer."""
     np.testing.assert_array_equal(got.flags, want.flags)

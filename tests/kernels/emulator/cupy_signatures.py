@@ -16,6 +16,7 @@ FUNCTIONS: dict[str, Callable[..., None]] = {
     "isnan": lambda x, /, out=None, *, dtype=None: None,
     "maximum": lambda x1, x2, /, out=None, *, dtype=None: None,
     "nonzero": lambda a: None,
+    "repeat": lambda a, repeats, axis=None: None,
     "stack": lambda tup, axis=0, out=None, *, dtype=None, casting="same_kind": None,
 }
 METHODS: dict[str, Callable[..., None]] = {
