@@ -1,6 +1,6 @@
 """A core image to a table of properties: the runner beside the way the drill-core study goes, same image, same network.
 
-    python bench/end_to_end.py                 # 40 cm x 5 cm at 200 px/cm, ResNet-18 (width 64), 7 pairs of runs
+    python bench/end_to_end.py                 # 1 m x 5 cm at 200 px/cm, ResNet-18 (width 64), 7 pairs of runs
 
 The study's way: PIL decodes, each slice is cropped, torchvision turns it into a normalised tensor, PyTorch in eager mode
 predicts 32 at a time, and pandas-like rows are written as CSV. Ours is the whole runner with `segments = false`: decode,
@@ -100,7 +100,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--pairs", type=int, default=7)
-    parser.add_argument("--length-cm", type=float, default=40.0)
+    parser.add_argument("--length-cm", type=float, default=100.0)
     parser.add_argument("--width-cm", type=float, default=5.0)
     given = parser.parse_args()
     torch.set_num_threads(THREADS)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from lithostream.engine.config import RunSettings
 from lithostream.engine.core.calibration import Calibration
 from lithostream.engine.core.grid import Grid
-from lithostream.engine.core.pooling import WindowSegments, pool, superpixels
+from lithostream.engine.core.pooling import WindowSegments, no_segments, pool, superpixels
 from lithostream.engine.core.results import TileResult
 from lithostream.engine.core.rows import tile_colour
 from lithostream.engine.core.segmenter import Segmenter
@@ -166,7 +166,9 @@ def _processed(block: Block, plan: SectionPlan, tools: Tools[Predictor]) -> Wind
         ),
         uncovered=found.uncovered,
         labels=segments.labels,
-        segments=pooled(segments.placed, segments.parent),
+        segments=no_segments(values.shape[1])
+        if segments.placed is None
+        else pooled(segments.placed, segments.parent),
         superpixels=None if segments.superpixels is None else pooled(segments.superpixels, None),
         seams=segments.seams,
         core_px=to_host(array_module(window.mask).count_nonzero(window.mask, axis=1)),
@@ -180,7 +182,7 @@ class _Segments(NamedTuple):
     """Segments of a window: `labels` on the host, `placed` the same where the window lies, as the refined superpixels."""
 
     labels: npt.NDArray[np.int32]
-    placed: npt.NDArray[np.int32]
+    placed: npt.NDArray[np.int32] | None
     superpixels: npt.NDArray[np.int32] | None
     parent: Ints | None
     seams: tuple[Seam, Seam] | None
@@ -189,8 +191,7 @@ class _Segments(NamedTuple):
 def _segments(block: Block, window: Window, plan: SectionPlan, tools: Tools[Predictor]) -> _Segments:
     grid, settings = block.grid, plan.settings
     if not settings.segments:
-        none = np.zeros(window.mask.shape, np.int32)
-        return _Segments(none, tools.device.upload(none), None, None, None)
+        return _Segments(np.zeros(window.mask.shape, np.int32), None, None, None, None)
     labels = superpixels(window, grid, settings)
     if tools.segmenter is None:
         return _Segments(tools.device.download(labels), labels, None, None, None)

@@ -105,6 +105,13 @@ def pool(
     )
 
 
+def no_segments(columns: int) -> WindowSegments:
+    """Segments of a window that has none, of as many tile values."""
+    whole, real = np.zeros(0, np.int64), np.zeros((0, 3))
+    shape = whole.reshape(0, 4), real[:, :2], real, real, real, np.zeros((0, columns))
+    return WindowSegments(whole, whole, whole, *shape, whole.reshape(0, 3))
+
+
 def _stats(labels: npt.NDArray[np.int32], channels: Array) -> SegmentStats:
     return SegmentStats(*(to_host(part) for part in segment_stats(labels, channels)))
 
@@ -134,8 +141,8 @@ def _spread(
     row = np.searchsorted(rows, np.arange(height) + window.row_px, side="right") - 1 - first
     col = np.searchsorted(cols, np.arange(width), side="right") - 1
     xp = array_module(window.mask)
-    place = xp.asarray(row[:, None]), xp.asarray(col)
-    plane: npt.NDArray[np.float32] = xp.asarray(cells)[place]  # the last row and column of cells stay NaN
+    along = xp.asarray(cells)[:, xp.asarray(col)]  # the last row and column of cells stay NaN
+    plane: npt.NDArray[np.float32] = along[xp.asarray(row)]  # then whole rows, which are copied as they lie
     return plane
 
 

@@ -71,7 +71,7 @@ def open_session(
     ----------
     bundle : Bundle
     batch : int
-        Tiles per call; halved where memory runs out.
+        Tiles per call, at most; halved where memory runs out.
     threads : int
         Of the host.
     backend : str

@@ -24,7 +24,7 @@ from lithostream.engine.cache import private_folder
 from lithostream.engine.config import AnyBackend, Backend
 from lithostream.engine.errors import BackendError, BackendMemoryError, BundleError
 from lithostream.engine.inference import Session, require_one_runtime
-from lithostream.engine.inference.runtimes import BACKENDS, ORACLE, PACKAGES, missing, open_gated
+from lithostream.engine.inference.runtimes import BACKENDS, ORACLE, PACKAGES, call_sizes, missing, open_gated
 from lithostream.engine.machine import cpu_model, gpus, versions
 from lithostream.engine.manifest import Precision
 
@@ -129,15 +129,15 @@ def choose(
 
 
 def measure(name: Backend, bundle: Bundle, batch: int, threads: int, precision: Precision) -> Measured:
-    """Hold a backend that can run here to the golden cases, and time it on full batches of their tiles."""
-    problem = ""
-    for size in halves(min(batch, MEASURED_BATCH)):
+    """Hold a backend that can run here to the golden cases, and time it on a batch of their tiles."""
+    problem, together = "", min(batch, MEASURED_BATCH)
+    for size in call_sizes(name, together):
         try:
             gated = open_gated(name, bundle, batch=size, threads=threads, precision=precision)
             return Measured(
                 backend=name,
                 runtime=gated.session.backend,
-                tiles_per_s=size / _seconds(gated.session, bundle, size),
+                tiles_per_s=together / _seconds(gated.session, bundle, together),
                 deviation=gated.deviation,
                 allowed=gated.allowed,
             )
@@ -148,14 +148,9 @@ def measure(name: Backend, bundle: Bundle, batch: int, threads: int, precision: 
     return Measured(backend=name, problem=problem)
 
 
-def halves(batch: int) -> list[int]:
-    """Batch sizes to try, each half of the one before, down to 1."""
-    return [batch >> power for power in range(batch.bit_length())]
-
-
-def _seconds(session: Session, bundle: Bundle, batch: int) -> float:
-    """Median time of a full batch; the golden cases have warmed the session up."""
-    tiles = bundle.golden_tiles[np.arange(batch) % len(bundle.golden_tiles)]
+def _seconds(session: Session, bundle: Bundle, count: int) -> float:
+    """Median time of as many tiles; the golden cases have warmed the session up."""
+    tiles = bundle.golden_tiles[np.arange(count) % len(bundle.golden_tiles)]
     times = []
     for _ in range(PASSES):
         start = perf_counter()

@@ -8,8 +8,8 @@ import numpy.typing as npt
 from lithostream.engine.bundle import Bundle
 from lithostream.engine.errors import BackendError, BackendMemoryError, BundleError, LithostreamError
 from lithostream.engine.inference import Session
-from lithostream.engine.inference.choose import Choice, halves
-from lithostream.engine.inference.runtimes import open_gated
+from lithostream.engine.inference.choose import Choice
+from lithostream.engine.inference.runtimes import call_sizes, open_gated
 from lithostream.engine.manifest import Precision
 
 
@@ -44,7 +44,7 @@ class ServingSession:
         self.precision: Precision = precision
         self.notes = list(choice.notes)
         self._bundle, self._threads = bundle, threads
-        self._attempts = deque((name, size) for name in choice.order for size in halves(batch))
+        self._attempts = deque((name, size) for name in choice.order for size in call_sizes(name, batch))
         self._session = self._next()
 
     @property

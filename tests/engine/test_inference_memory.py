@@ -13,7 +13,7 @@ from lithostream.engine.config import Backend, RunSettings
 from lithostream.engine.core.synthetic import SyntheticCore
 from lithostream.engine.errors import BackendError, BackendMemoryError, BundleError
 from lithostream.engine.inference import runtimes
-from lithostream.engine.inference.choose import Choice, halves
+from lithostream.engine.inference.choose import Choice
 from lithostream.engine.inference.fallback import ServingSession
 from lithostream.engine.inference.onnxruntime import OnnxRuntimeSession
 from lithostream.engine.stream.runner import run
@@ -59,6 +59,7 @@ class Machine:
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     made = Machine({"onnxruntime": 8, "openvino": 8})
     monkeypatch.setattr(runtimes, "_open", made.open)
+    monkeypatch.setattr(runtimes, "CPU_CALL", 64)  # so that there is something to halve
     return made
 
 
@@ -77,9 +78,12 @@ def exhaust(session: ServingSession, bundle: Bundle) -> None:
         session.infer(bundle.golden_tiles)
 
 
-def test_halves() -> None:
-    assert halves(20) == [20, 10, 5, 2, 1]
-    assert halves(1) == [1]
+def test_tiles_a_call() -> None:
+    assert runtimes.call_sizes("onnxruntime-cuda", 20) == [20, 10, 5, 2, 1]
+    assert runtimes.call_sizes("tensorrt", 1) == [1]
+    for on_cpu in ("onnxruntime", "openvino"):  # more gain nothing there
+        assert runtimes.call_sizes(on_cpu, 64) == [4, 2, 1]
+        assert runtimes.call_sizes(on_cpu, 3) == [3, 1]
 
 
 def test_a_section_is_computed_again_as_a_whole(
