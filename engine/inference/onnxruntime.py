@@ -57,14 +57,14 @@ def missing_cuda() -> str | None:
 
 
 class OnnxRuntimeSession:
-    """One ONNX Runtime CPU session that always runs one padded batch size.
+    """One ONNX Runtime CPU session; a tile's result does not depend on those it is asked with (tested).
 
     Parameters
     ----------
     bundle : Bundle
         Verified bundle; its bytes are loaded, never its path.
     batch : int
-        Tiles per call.
+        Tiles per call, at most.
     threads : int
         Intra-op threads.
     precision : {"fp32", "fp16", "int8"}
@@ -77,22 +77,17 @@ class OnnxRuntimeSession:
         self.precision: Precision = precision
         self._session, self.backend = _open(bundle, threads, precision, ["CPUExecutionProvider"])
         self._targets = len(bundle.manifest.outputs)
-        size, channels = bundle.manifest.input.size_px, bundle.manifest.input.channels
-        with runtime_errors():
-            self._batch = np.zeros((batch, size, size, channels), np.uint8)
+        self._batch = batch
 
     def infer(self, tiles: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
         """See `Session.infer`."""
         properties = np.empty((len(tiles), self._targets), np.float32)
         distance = np.empty(len(tiles), np.float32)
-        step = len(self._batch)
-        for start in range(0, len(tiles), step):
-            part = tiles[start : start + step]
-            self._batch[: len(part)] = part
+        for start in range(0, len(tiles), self._batch):
+            part = slice(start, start + self._batch)
             with runtime_errors():
-                found = self._session.run(OUTPUTS, {"tiles": self._batch})
-            properties[start : start + step] = found[0][: len(part)]
-            distance[start : start + step] = found[1][: len(part)]
+                found = self._session.run(OUTPUTS, {"tiles": np.ascontiguousarray(tiles[part])})
+            properties[part], distance[part] = found
         return properties, distance
 
 

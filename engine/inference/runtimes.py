@@ -18,8 +18,8 @@ PACKAGES: dict[Backend, tuple[str, ...]] = {
 """What each is installed as."""
 ON_CPU: tuple[Backend, ...] = ("onnxruntime", "openvino")
 CPU_CALL = 4
-"""Tiles a call on a processor: more were no faster, for ResNet-18 at 200 px and for the shipped network alike, and the last
-call of every window is filled up to as many."""
+"""Tiles a call on a processor: more were no faster, for ResNet-18 at 200 px and for the shipped network alike, and OpenVINO's
+last call for a window is filled up to as many."""
 
 
 class Gated(NamedTuple):

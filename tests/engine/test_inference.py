@@ -52,7 +52,7 @@ def needs_bf16() -> None:
 
 def same_bytes(make: Callable[[int, int], Session], tiles: Tiles) -> None:
     want = make(1, 1).infer(tiles)
-    for batch, threads in [(5, 1), (len(tiles), 2), (64, 2)]:
+    for batch, threads in [(2, 1), (3, 2), (4, 2), (5, 1), (len(tiles), 2), (64, 2)]:
         for got, wanted in zip(make(batch, threads).infer(tiles), want, strict=True):
             assert got.tobytes() == wanted.tobytes(), (batch, threads)
 
