@@ -3,6 +3,7 @@
     python bench/segmenter_masks.py CHECKPOINT --scenes 3               # generated, never trained on
     python bench/segmenter_masks.py CHECKPOINT IMAGE.jpg ... --scenes 0
     python bench/segmenter_masks.py CHECKPOINT --scenes 0 --vit-b 3     # its speed beside a ViT-B generator, of 3 pictures
+    python bench/segmenter_masks.py CHECKPOINT --scenes 5 --again       # how many of its masks the generator finds again
     python bench/segmenter_masks.py CHECKPOINT --gpu                    # both on a GPU, from pixels that lie there
 
 The generator has its defaults, but for `--quality` and `--stability`, the least values of a mask, which hold for both: a
@@ -10,7 +11,8 @@ network trained for an hour is not as sure of itself as the published ones, and 
 
 CHECKPOINT is what `train segmenter` wrote, or published weights. Images are shrunk to the network's view, so that both
 see one view of the same pixels. A mask of the generator is found where one of ours has an IoU of `FOUND` with it, both
-at the resolution of the view. Times are of one thread each, in turn, per megapixel of the view; ours goes from pixels
+at the resolution of the view. `--again` asks the same of the generator itself with `AGAIN` points a side in place of 32:
+what it does not find again hangs on where its points happen to lie. Times are of one thread each, in turn, per megapixel of the view; ours goes from pixels
 to objects: superpixels, prompts, masks, suppression, hierarchy. The ViT-B has random weights, whose masks nearly all fail
 its quality filter before they cost anything more, so real ones take longer; its picture has the 1024 px it works at, of
 four scenes, each of which is a view of ours.
@@ -18,7 +20,7 @@ four scenes, each of which is a view of ours.
 
 import argparse
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from time import perf_counter
@@ -45,6 +47,7 @@ from lithostream.training.segmenter.evaluate import HELD_OUT
 from lithostream.training.segmenter.scenes import scene
 
 FOUND = 0.8
+AGAIN = 33
 FIRST_SEED = HELD_OUT + 2**21  # neither trained nor scored on, nor golden
 BANDS = (0.0, 0.005, 0.05, 0.5, 1.0)  # of the view's area: limits of the sizes that are told apart
 
@@ -67,6 +70,8 @@ class Compared(NamedTuple):
         Share of the view of each of the generator's masks.
     best : float64 [K]
         Its IoU with the nearest of ours.
+    again : float64 [K]
+        Its IoU with the nearest that the generator gives on another grid of points; nothing where that is not asked.
     """
 
     name: str
@@ -77,6 +82,7 @@ class Compared(NamedTuple):
     objects: int
     areas: Floats
     best: Floats
+    again: Floats
 
 
 def open_segmenter(sam: Sam, gpu: bool) -> Segmenter:
@@ -121,16 +127,27 @@ def best_iou(wanted: Bools, found: Bools) -> Floats:
     return best
 
 
-def compare(name: str, rgb: Bytes, segmenter: Segmenter, generator: SamAutomaticMaskGenerator) -> Compared:
-    """Run both on one picture."""
+def generated(generator: SamAutomaticMaskGenerator, rgb: Bytes) -> Bools:
+    """Masks bool [K, h, w] of a generator."""
+    masks = [one["segmentation"] for one in generator.generate(rgb)]
+    return np.array(masks, np.bool_).reshape(-1, *rgb.shape[:2])
+
+
+def compare(
+    name: str,
+    rgb: Bytes,
+    segmenter: Segmenter,
+    generator: SamAutomaticMaskGenerator,
+    another: SamAutomaticMaskGenerator | None,
+) -> Compared:
+    """Run both on one picture, and the generator once more on another grid."""
     view = whole_view(rgb, segmenter)
     start = perf_counter()
     masks = view_masks(view, segmenter)
     objects = find_objects(masks, view)
     middle = perf_counter()
-    given = generator.generate(rgb)
+    wanted = generated(generator, rgb)
     end = perf_counter()
-    wanted = np.array([one["segmentation"] for one in given], np.bool_).reshape(-1, *view.valid)
     return Compared(
         name,
         rgb.shape[0] * rgb.shape[1] / 1e6,
@@ -140,6 +157,7 @@ def compare(name: str, rgb: Bytes, segmenter: Segmenter, generator: SamAutomatic
         len(objects.parent),
         wanted.mean(axis=(1, 2)),
         best_iou(wanted, full_size(masks, view.valid)),
+        np.zeros(0) if another is None else best_iou(wanted, generated(another, rgb)),
     )
 
 
@@ -180,6 +198,9 @@ def table(compared: Sequence[Compared]) -> Iterator[str]:
     speed = sum(one.megapixels for one in compared) / sum(one.seconds for one in compared)
     yield f"ours take {speed:.2f} Mpx/s"
     yield f"all: {_share(best)} of {len(best)} found at IoU {FOUND:g}; the median picture {ratio:.1f} times as fast"
+    again = np.concatenate([one.again for one in compared])
+    if len(again):
+        yield f"the generator on a grid of {AGAIN} x {AGAIN} points finds {_share(again)} of its own"
     for low, high in itertools.pairwise(BANDS):
         within = best[(areas > low) & (areas <= high)]
         yield f"of {100 * low:g} to {100 * high:g} % of the view: {_share(within)} of {len(within)}"
@@ -189,10 +210,10 @@ def _share(best: Floats) -> str:
     return f"{np.mean(best >= FOUND):.3f}" if len(best) else "-"
 
 
-def pictures(files: Sequence[Path], scenes: int, side: int) -> Iterator[tuple[str, Bytes]]:
+def pictures(files: Sequence[Path], scenes: Iterable[int], side: int) -> Iterator[tuple[str, Bytes]]:
     """Names and pixels uint8 [h, w, 3]."""
-    for seed in range(FIRST_SEED, FIRST_SEED + scenes):
-        yield f"scene {seed - FIRST_SEED}", scene(seed, side).rgb
+    for number in scenes:
+        yield f"scene {number}", scene(FIRST_SEED + number, side).rgb
     for file in files:
         with Image.open(file) as opened:
             image = opened.convert("RGB")
@@ -208,6 +229,8 @@ def main() -> None:
     parser.add_argument("images", type=Path, nargs="*")
     parser.add_argument("--scenes", type=int, default=3)
     parser.add_argument("--vit-b", type=int, default=0, help="pictures to time a ViT-B generator on")
+    parser.add_argument("--again", action="store_true")
+    parser.add_argument("--first", type=int, default=0, help="number of the first scene")
     parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--quality", type=float, default=0.88)
     parser.add_argument("--stability", type=float, default=0.95)
@@ -217,12 +240,13 @@ def main() -> None:
     sam = load_sam(chosen.checkpoint)
     segmenter = open_segmenter(sam, chosen.gpu)
     segmenter.limits = segmenter.limits._replace(quality=chosen.quality, stability=chosen.stability)
-    generator = SamAutomaticMaskGenerator(
-        sam.to(device), pred_iou_thresh=chosen.quality, stability_score_thresh=chosen.stability
-    )
+    limits = {"pred_iou_thresh": chosen.quality, "stability_score_thresh": chosen.stability}
+    generator = SamAutomaticMaskGenerator(sam.to(device), **limits)
+    another = SamAutomaticMaskGenerator(sam, points_per_side=AGAIN, **limits) if chosen.again else None
     side = segmenter.view_px
     view_masks(whole_view(scene(FIRST_SEED - 1, side).rgb, segmenter), segmenter)  # compiles
-    compared = [compare(*one, segmenter, generator) for one in pictures(chosen.images, chosen.scenes, side)]
+    seen = pictures(chosen.images, range(chosen.first, chosen.first + chosen.scenes), side)
+    compared = [compare(*one, segmenter, generator, another) for one in seen]
     if compared:
         print(*table(compared), sep="\n")
     if chosen.vit_b:

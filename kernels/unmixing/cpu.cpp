@@ -78,7 +78,7 @@ void nnls(Array<const double> spectra, Array<const double> endmembers, Array<con
 
 void register_nnls(nb::module_& m) {
     m.def("nnls", &nnls, nb::arg("spectra").noconvert(), nb::arg("endmembers").noconvert(),
-          nb::arg("weights").noconvert(), nb::arg("sum_to_one"), nb::arg("ridge"),
-          nb::arg("each"), nb::arg("abundances").noconvert(), nb::arg("residual").noconvert(), nb::arg("flags").noconvert(),
+          nb::arg("weights").noconvert(), nb::arg("sum_to_one"), nb::arg("ridge"), nb::arg("each"),
+          nb::arg("abundances").noconvert(), nb::arg("residual").noconvert(), nb::arg("flags").noconvert(),
           nb::call_guard<nb::gil_scoped_release>());
 }

@@ -31,7 +31,9 @@ template <int E, bool Sum>
 class Factors {
   public:
     Factors(int bits, const Settings& settings)
-        : bits_(std::min(bits, settings.endmembers)), rows_(settings.channels + Sum), slots_(size_t{1} << bits_) {}
+        : bits_(std::min(bits, settings.endmembers)),
+          rows_(settings.channels + Sum),
+          slots_(size_t{1} << bits_) {}
 
     // Before another table.
     void forget() { ++table_; }

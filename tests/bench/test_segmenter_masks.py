@@ -36,18 +36,22 @@ def test_masks_come_at_the_size_of_the_picture() -> None:
 
 def test_pictures_are_shrunk_into_a_view(tmp_path: Path) -> None:
     Image.fromarray(np.full((100, 300, 3), 7, np.uint8)).save(tmp_path / "core.png")
-    (name, rgb), (other, drawn) = *pictures([tmp_path / "core.png"], 0, 96), *pictures([], 1, 96)
+    (name, rgb), (other, drawn) = *pictures([tmp_path / "core.png"], (), 96), *pictures([], [0], 96)
     assert (name, rgb.shape, other, drawn.shape) == ("core.png", (32, 96, 3), "scene 0", (96, 96, 3))
     view = whole_view(rgb, cast(Segmenter, SimpleNamespace(view_px=96, on_gpu=False)))
     assert view.valid == (32, 96) and (view.rgb[:32] == 7).all() and not view.rgb[32:].any()
 
 
 def test_the_table_tells_shares_and_speeds() -> None:
-    one = Compared("a", 0.25, 0.5, 10.0, 7, 3, np.array([0.001, 0.01, 0.1]), np.array([0.1, 0.9, 0.8]))
-    none = Compared("b", 0.25, 0.5, 5.0, 0, 0, np.zeros(0), np.zeros(0))
+    areas, best, again = np.array([0.001, 0.01, 0.1]), np.array([0.1, 0.9, 0.8]), np.array([0.9, 0.5, 0.7])
+    one = Compared("a", 0.25, 0.5, 10.0, 7, 3, areas, best, np.zeros(0))
+    none = Compared("b", 0.25, 0.5, 5.0, 0, 0, *[np.zeros(0)] * 3)
+    asked = list(table([one._replace(again=again), none]))
+    assert asked[5] == "the generator on a grid of 33 x 33 points finds 0.333 of its own"
     _, first, second, speed, whole, *bands = table([one, none])
     assert speed == "ours take 0.50 Mpx/s"
     assert first.split() == ["a", "3", "0.667", "7", "3", "2.00", "40.00", "20.0"]
     assert second.split()[:3] == ["b", "0", "-"]
     assert "0.667 of 3" in whole and "15.0 times" in whole
+    assert asked[:5] + asked[6:] == list(table([one, none]))
     assert [line.split(": ")[1] for line in bands] == ["0.000 of 1", "1.000 of 1", "1.000 of 1", "- of 0"]
