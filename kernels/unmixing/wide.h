@@ -126,8 +126,7 @@ class WideRunner {
             const Settings& settings = batch_.settings;
             const double* spectrum = batch_.spectrum(p);
             const bool own = !(sharing_ && shared_.serves(spectrum));
-            if (own)
-                own_.build(settings, spectrum, batch_.table(p), batch_.weight(p));
+            if (own) own_.build(settings, spectrum, batch_.table(p), batch_.weight(p));
             batch_.flags[p] = (own ? own_ : shared_)
                                   .solve(settings, spectrum, batch_.abundances + p * settings.endmembers,
                                          batch_.residual + p, values_);
