@@ -117,9 +117,7 @@ def near_answers(fractions: FloatArray, system: System) -> tuple[FloatArray, Flo
     towards = np.concatenate([sign * np.eye(count) * push[:, None] / _WEAK for sign in (-1.0, 1.0)], axis=1)
     right = np.broadcast_to(system.right[:, None], (len(fractions), 2 * count, system.right.shape[1]))
     moved = nnls(*pulled(System(right, system.rows), _WEAK, towards), sum_to_one=True).abundances
-    own = np.einsum(
-        "nsee->nse", moved.reshape(-1, 2, count, count)
-    )  # each fraction where it was pushed itself
+    own = np.einsum("nsee->nse", moved.reshape(-1, 2, count, count))  # of each, where it was pushed itself
     pushed = np.where(np.expand_dims(unmeasured, (1, 2)), np.nan, own)
     low, high = (end.reduce(pushed, axis=1) for end in (np.fmin, np.fmax))
     return np.fmin(fractions, low), np.fmax(fractions, high)

@@ -115,9 +115,11 @@ def interval(
 
 @cache
 def _normal(columns: int) -> FloatArray:
-    """`DRAWS` of independent standard normals, [DRAWS, columns], never written to."""
+    """`DRAWS` of independent standard normals, [DRAWS, columns], not to be written to."""
     uniform = _latin_hypercube(DRAWS, columns)
-    return np.array([NormalDist().inv_cdf(u) for u in uniform.ravel()]).reshape(uniform.shape)
+    normal = np.array([NormalDist().inv_cdf(u) for u in uniform.ravel()]).reshape(uniform.shape)
+    normal.flags.writeable = False
+    return normal
 
 
 def _latin_hypercube(draws: int, columns: int) -> FloatArray:

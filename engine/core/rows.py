@@ -19,9 +19,8 @@ Floats = npt.NDArray[np.float64]
 def tile_colour(pixels: npt.NDArray[np.uint8]) -> Floats:
     """Mean of each channel over each tile [N, S, S, C], float64 [N, C] on the host; from exact sums."""
     count, height, width, channels = pixels.shape
-    columns = pixels.reshape(count, height, width * channels).sum(
-        axis=1, dtype=np.uint32
-    )  # whole rows: ten times as fast
+    # Down the rows first, which lie together: ten times as fast as pixel by pixel.
+    columns = pixels.reshape(count, height, width * channels).sum(axis=1, dtype=np.uint32)
     sums = columns.reshape(count, width, channels).sum(axis=1, dtype=np.int64)
     means: Floats = to_host(sums) / (height * width)
     return means

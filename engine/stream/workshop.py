@@ -122,10 +122,7 @@ class Workshop:
         while True:
             try:
                 return Lanes([self._tools(session) for session in sessions], self._warm)
-            except (
-                BackendError,
-                BundleError,
-            ) as error:  # the latter where the segmenter misses its golden cases
+            except (BackendError, BundleError) as error:  # a segmenter may miss its golden cases
                 if not any(session.on_gpu for session in sessions):
                     raise
                 for session in sessions:
@@ -146,9 +143,7 @@ class Workshop:
         with tools.device.current():
             golden = self.bundle.golden_tiles
             for _ in range(2):
-                tools.session.infer(
-                    golden
-                )  # by way of the session's own memory, which is what a CUDA graph reads
+                tools.session.infer(golden)  # through the session's own memory, which a CUDA graph reads
                 tools.session.infer(tools.device.upload(golden))
                 if tools.segmenter is not None:
                     side = tools.segmenter.view_px
