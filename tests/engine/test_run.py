@@ -127,7 +127,15 @@ def test_run_record_lets_an_auditor_repeat_the_run(finished: RunRecord, core_ima
 
 @pytest.mark.parametrize(
     "changes",
-    [{"slab_rows": 7}, {"slab_rows": 100_000}, {"batch": 5}, {"batch": 333}, {"threads": 1}, {"threads": 5}],
+    [
+        {"slab_rows": 7},
+        {"slab_rows": 100_000},
+        {"batch": 1},
+        {"batch": 3},
+        {"batch": 333},
+        {"threads": 1},
+        {"threads": 5},
+    ],
     ids=str,
 )
 def test_same_input_same_bytes(
